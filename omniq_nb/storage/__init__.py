@@ -1,0 +1,1 @@
+"""Where tasks, results, events and schedules are kept: four interfaces and their families."""
