@@ -306,9 +306,9 @@ class Machine:
         times = []
         for queue in queues:
             ready, later = self._ready.get(queue, []), self._later.get(queue, [])
-            while ready and not self._current(ready[0][3], ready[0][1]):
+            while ready and not self._current(*ready[0][1:]):
                 heappop(ready)
-            while later and not self._current(later[0][2], later[0][0]):
+            while later and not self._current(*later[0]):
                 heappop(later)
             times += [ready[0][1]] if ready else []
             times += [later[0][0]] if later else []
@@ -359,8 +359,8 @@ class Machine:
             task, state, error = unfinished.pop()
             task.state, task.finished_at, task.error = state, now, error
             for waiting_id in self._dependents.get(task.id, ()):
-                waiting = self.tasks.get(waiting_id)
-                if waiting is None or waiting.state is not State.BLOCKED:
+                waiting = self._waiting(waiting_id, task.id)
+                if waiting is None:
                     continue
                 if state is not State.SUCCEEDED:
                     unfinished.append((waiting, State.CANCELLED, dependency_error(task.id)))
@@ -375,10 +375,16 @@ class Machine:
     def _waited_for(self, task_id: str) -> bool:
         """Whether a blocked task lists it, and so must still be able to see how it ended."""
         return any(
-            (waiting := self.tasks.get(waiting_id)) is not None
-            and waiting.state is State.BLOCKED
+            self._waiting(waiting_id, task_id) is not None
             for waiting_id in self._dependents.get(task_id, ())
         )
+
+    def _waiting(self, waiting_id: str, needed_id: str) -> Task | None:
+        """Give the first task if it is blocked by the second: a revived one may not be."""
+        task = self.tasks.get(waiting_id)
+        if task is None or task.state is not State.BLOCKED or needed_id not in task.depends_on:
+            return None
+        return task
 
     def _index(self, task: Task) -> None:
         """Put a task where claims will find it."""
@@ -389,11 +395,13 @@ class Machine:
             entry = (task.available_at, task.seq, task.id)
             heappush(self._later.setdefault(task.queue, []), entry)
 
-    def _current(self, task_id: str, available_at: float) -> bool:
+    def _current(self, available_at: float, seq: int, task_id: str) -> bool:
+        """Whether a heap's entry still speaks of this task: a revived one has a new `seq`."""
         task = self.tasks.get(task_id)
         return (
             task is not None
             and task.available_at == available_at
+            and task.seq == seq
             and task.state in (State.QUEUED, State.RUNNING)
         )
 
@@ -402,15 +410,15 @@ class Machine:
         ready, later = self._ready.setdefault(queue, []), self._later.setdefault(queue, [])
         while later and later[0][0] <= now:
             available_at, seq, task_id = heappop(later)
-            if self._current(task_id, available_at):
+            if self._current(available_at, seq, task_id):
                 task = self.tasks[task_id]
                 heappush(ready, (-task.priority, available_at, seq, task_id))
         unripe = []
         try:
             while ready:
                 entry = heappop(ready)
-                _, available_at, _, task_id = entry
-                if not self._current(task_id, available_at):
+                _, available_at, seq, task_id = entry
+                if not self._current(available_at, seq, task_id):
                     continue
                 task = self.tasks[task_id]
                 # Another writer's clock may be ahead of this one's, and grace may differ.

@@ -1,0 +1,156 @@
+"""What all parts of one client share: stores, codec, the way to events and to outcomes."""
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from omniq_nb.codec import Codec
+from omniq_nb.config import OmniQConfig
+from omniq_nb.core.events import EventLog, event
+from omniq_nb.core.options import TaskOptions
+from omniq_nb.core.outcomes import Outcomes, result_of
+from omniq_nb.core.submission import Submission
+from omniq_nb.explore import Explorer
+from omniq_nb.machine import REQUEUEABLE
+from omniq_nb.models.event import EventType
+from omniq_nb.models.task import State, Task
+from omniq_nb.storage.base import Store, Stores
+
+_REPORTED = {
+    State.FAILED: EventType.FAILED,
+    State.CANCELLED: EventType.CANCELLED,
+    State.EXPIRED: EventType.EXPIRED,
+}
+
+
+class LocalWorker(Protocol):
+    """A worker of this process, as far as the engine needs to know it."""
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """End these tasks here, if they are here."""
+
+
+class Engine:
+    """The inside of a client. Everything public is in `omniq_nb.core.client`.
+
+    Parameters
+    ----------
+    config : OmniQConfig
+        The configuration as the user gave it.
+    stores : Stores
+        Not open yet.
+    codec : Codec
+        With the project's key.
+    defaults : TaskOptions
+        What tasks get unless the user says otherwise.
+    """
+
+    def __init__(
+        self, config: OmniQConfig, stores: Stores, codec: Codec, defaults: TaskOptions
+    ) -> None:
+        self.config = config
+        self.stores = stores
+        self.codec = codec
+        self.defaults = defaults
+        self.submission = Submission(codec)
+        self.events = EventLog(stores.event_storage)
+        self.outcomes = Outcomes(stores)
+        self.explorer = Explorer(stores)
+        self.workers: list[LocalWorker] = []
+
+    @property
+    def immediate(self) -> bool:
+        """Whether all stores may be used without an event loop, from any thread."""
+        return all(store.immediate for store in self._each())
+
+    async def open(self) -> None:
+        """Open the stores, each once, and bind to the running loop."""
+        for store in self._each():
+            await store.open()
+        self.events.open()
+        self.outcomes.open()
+
+    async def close(self) -> None:
+        """Write what is pending and close the stores."""
+        await self.outcomes.close()
+        await self.events.flush()
+        for store in reversed(self._each()):
+            await store.close()
+
+    async def enqueue(self, tasks: list[Task], revive: bool = False) -> list[bool]:
+        """Add tasks and say so. False: known already, left alone."""
+        added = await self.stores.task_queue.add(tasks, revive)
+        enqueued = []
+        for task, new in zip(tasks, added, strict=True):
+            if new:
+                happened = event(EventType.ENQUEUED, task.created_at, task)
+                # Who submits does not know the token of a task that is revived.
+                happened.id = f"{task.id}:{task.created_at}:{EventType.ENQUEUED}"
+                enqueued.append(happened)
+        self.events.emit(enqueued)
+        return added
+
+    async def cancel(self, ids: Sequence[str]) -> list[bool]:
+        """Cancel tasks, queued or running. False: unknown, or over already."""
+        before = await self.stores.task_queue.get(ids)
+        await self.stores.task_queue.transition(ids, State.CANCELLED)
+        after = await self.stores.task_queue.get(ids)
+        cancelled = [
+            new
+            for old, new in zip(before, after, strict=True)
+            if new is not None
+            and new.state is State.CANCELLED
+            and (old is None or old.state is not State.CANCELLED)
+        ]
+        if cancelled:
+            for worker in self.workers:
+                worker.cancel([task.id for task in cancelled])
+            await self.report(cancelled)
+        ended = {task.id for task in cancelled}
+        return [task_id in ended for task_id in ids]
+
+    async def requeue(self, ids: Sequence[str]) -> list[bool]:
+        """Queue failed, cancelled or expired tasks again. False: unknown, or in another state."""
+        before = await self.stores.task_queue.get(ids)
+        states = await self.stores.task_queue.transition(ids, State.QUEUED)
+        now = time.time()
+        queued = []
+        for task, state in zip(before, states, strict=True):
+            requeued = task is not None and task.state in REQUEUEABLE and not (state or task.state).final
+            queued.append(requeued)
+            if requeued and task is not None:
+                self.events.emit([event(EventType.REQUEUED, now, task)])
+        return queued
+
+    async def report(self, tasks: list[Task]) -> None:
+        """Tell the world of tasks that ended without an attempt to say so.
+
+        They were cancelled, they expired, or they were lost too often. Their results have the
+        newest token, and so hide what a zombie may still store.
+        """
+        results = []
+        for task in tasks:
+            result = result_of(task)
+            if task.result_ttl is not None and task.finished_at is not None:
+                result.expires_at = task.finished_at + task.result_ttl
+            results.append(result)
+        await self.stores.result_storage.put(results)
+        self.outcomes.publish(results)
+        self.events.emit(
+            event(_REPORTED[task.state], task.finished_at or 0.0, task, message=task.error)
+            for task in tasks
+        )
+
+    async def purge(self, before: float) -> dict[str, int]:
+        """Forget what is older, in all stores but the schedules."""
+        await self.events.flush()
+        return {
+            "tasks": await self.stores.task_queue.purge(before),
+            "results": await self.stores.result_storage.purge(time.time(), before),
+            "events": await self.stores.event_storage.purge(before),
+        }
+
+    def _each(self) -> list[Store]:
+        return list(msgspec.structs.astuple(self.stores))

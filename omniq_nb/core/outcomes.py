@@ -1,0 +1,200 @@
+"""Waiting for tasks to end, whoever runs them.
+
+A worker of this process tells at once; for tasks that run elsewhere the queue is asked, less
+often the more there is to ask about. Waiting never touches the work.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+
+from omniq_nb.errors import UnknownTask
+from omniq_nb.models.result import Result
+from omniq_nb.models.task import State, Task
+from omniq_nb.storage.base import Stores
+
+POLL_FIRST = 0.01
+POLL_LAST = 0.25
+"""Seconds between two questions to the queue, at first and after a while."""
+
+POLL_SHARE = 0.05
+"""The share of the time that asking may take."""
+
+
+def result_of(task: Task) -> Result:
+    """What is known of an ended task whose result is not stored: everything but its value."""
+    return Result(
+        task_id=task.id,
+        token=task.token,
+        name=task.name,
+        queue=task.queue,
+        batch=task.batch,
+        position=task.position,
+        arguments=task.arguments,
+        attempt=task.attempt,
+        worker=task.worker,
+        state=task.state,
+        created_at=task.created_at,
+        started_at=task.started_at,
+        finished_at=task.finished_at,
+        error=task.error,
+    )
+
+
+class Waiting:
+    """A set of tasks that somebody waits for.
+
+    Attributes
+    ----------
+    done : concurrent.futures.Future
+        Resolves to ``{task id: result}`` when the last one ended; fails if a task is unknown.
+    """
+
+    def __init__(self, ids: Iterable[str], on_result: Callable[[Result], None] | None) -> None:
+        self.open = set(ids)
+        self.results: dict[str, Result] = {}
+        self.done: Future[dict[str, Result]] = Future()
+        self._on_result = on_result
+
+    def settle(self, result: Result) -> None:
+        """One of them ended."""
+        self.open.discard(result.task_id)
+        self.results[result.task_id] = result
+        if self._on_result is not None:
+            self._on_result(result)
+        if not self.open and not self.done.done():
+            self.done.set_result(self.results)
+
+    def fail(self, error: BaseException) -> None:
+        """One of them will never end."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Outcomes:
+    """Brings the news of ended tasks to those who wait.
+
+    Parameters
+    ----------
+    stores : Stores
+        Asked about tasks that end elsewhere.
+    """
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        # Reentrant: a callback of a future that resolves may wait for the next one.
+        self._lock = threading.RLock()
+        self._waiting: dict[str, list[Waiting]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._poller: asyncio.Task[None] | None = None
+        self._poll_soon = asyncio.Event()
+
+    def open(self) -> None:
+        """Start to ask on the running loop, whenever somebody waits."""
+        self._loop = asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        """Stop asking. Who still waits is told that the client is closed."""
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.wait([self._poller])
+        with self._lock:
+            waiting = {id(w): w for group in self._waiting.values() for w in group}
+            self._waiting.clear()
+        for one in waiting.values():
+            if not one.done.done():
+                one.done.cancel()
+
+    async def wait(
+        self, ids: Iterable[str], on_result: Callable[[Result], None] | None = None
+    ) -> Waiting:
+        """Wait for these tasks. `on_result` is called for each that ends, from any thread."""
+        waiting = Waiting(ids, on_result)
+        if not waiting.open:
+            waiting.done.set_result({})
+            return waiting
+        with self._lock:
+            for task_id in waiting.open:
+                self._waiting.setdefault(task_id, []).append(waiting)
+        await self._ask(tuple(waiting.open))
+        if not waiting.done.done() and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._keep_asking)
+        return waiting
+
+    def forget(self, waiting: Waiting) -> None:
+        """Nobody waits for these any more."""
+        with self._lock:
+            for task_id in waiting.open:
+                group = self._waiting.get(task_id)
+                if group is not None and waiting in group:
+                    group.remove(waiting)
+                    if not group:
+                        del self._waiting[task_id]
+
+    def publish(self, results: Sequence[Result]) -> None:
+        """These tasks ended, settled in the queue by exactly these results."""
+        if not self._waiting:
+            return
+        with self._lock:
+            for result in results:
+                for waiting in self._waiting.pop(result.task_id, ()):
+                    waiting.settle(result)
+
+    def _keep_asking(self) -> None:
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.ensure_future(self._poll())
+        else:
+            self._poll_soon.set()
+
+    async def _poll(self) -> None:
+        pause = POLL_FIRST
+        while self._waiting:
+            with self._lock:
+                ids = list(self._waiting)
+            started = time.monotonic()
+            await self._ask(ids)
+            took = time.monotonic() - started
+            pause = max(min(pause * 1.5, POLL_LAST), took / POLL_SHARE)
+            self._poll_soon.clear()
+            try:
+                await asyncio.wait_for(self._poll_soon.wait(), pause)
+            except TimeoutError:
+                continue
+            pause = POLL_FIRST
+
+    async def _ask(self, ids: Sequence[str]) -> None:
+        """Ask the queue about these tasks and publish those that ended."""
+        tasks = await self._stores.task_queue.get(ids)
+        now = time.time()
+        overdue = [
+            task.id
+            for task in tasks
+            if task is not None
+            and task.state in (State.QUEUED, State.BLOCKED)
+            and task.expires_at is not None
+            and task.expires_at <= now
+        ]
+        if overdue:
+            # No worker may ever come to say so.
+            await self._stores.task_queue.transition(overdue, State.EXPIRED)
+            tasks = await self._stores.task_queue.get(ids)
+        for task_id, task in zip(ids, tasks, strict=True):
+            if task is None:
+                self._unknown(task_id)
+        ended = [task for task in tasks if task is not None and task.state.final]
+        if ended:
+            stored = await self._stores.result_storage.get([task.claim for task in ended])
+            self.publish(
+                [
+                    result if result is not None else result_of(task)
+                    for task, result in zip(ended, stored, strict=True)
+                ]
+            )
+
+    def _unknown(self, task_id: str) -> None:
+        error = UnknownTask(f"no task {task_id!r} is known: it was purged, or never added")
+        with self._lock:
+            for waiting in self._waiting.pop(task_id, ()):
+                waiting.fail(error)

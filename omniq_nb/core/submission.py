@@ -1,0 +1,191 @@
+"""From a Python call to a `Task`: names, ids, arguments, payload. No I/O.
+
+Runs in the caller's thread, so that pickling errors surface in the cell that caused them.
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import blake2b
+
+from omniq_nb.codec import Codec, arguments_json
+from omniq_nb.core.options import TaskOptions
+from omniq_nb.errors import ConfigError
+from omniq_nb.models.task import Task
+
+Function = Callable[..., object]
+Call = tuple[tuple[object, ...], dict[str, object]]
+
+
+def random_id() -> str:
+    """A new id that sorts by time of creation, which keeps indexes compact."""
+    return f"{int(time.time() * 1000):011x}-{os.urandom(8).hex()}"
+
+
+def derived_id(kind: str, *parts: str | bytes) -> str:
+    """An id that the same parts always give."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return f"{kind}-{digest.hexdigest()}"
+
+
+def function_name(function: Function) -> str:
+    """How a function is called in tables: ``package.module.name``, or ``name`` in a notebook."""
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str):
+        wrapped = getattr(function, "func", None)  # functools.partial
+        return function_name(wrapped) if callable(wrapped) else type(function).__qualname__
+    name = name.rpartition("<locals>.")[2]
+    module = getattr(function, "__module__", None)
+    return name if module in (None, "__main__", "builtins") else f"{module}.{name}"
+
+
+def plain_function(function: Function) -> Function:
+    """The user's function below our decorator."""
+    if not callable(function):
+        raise ConfigError("function", function, "something callable")
+    return getattr(function, "__omniq_function__", function)
+
+
+class Submission:
+    """Makes tasks of calls.
+
+    Parameters
+    ----------
+    codec : Codec
+        Packs and signs the calls.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def task(
+        self,
+        function: Function,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        options: TaskOptions,
+        task_id: str | None = None,
+    ) -> Task:
+        """One task for one call."""
+        function = plain_function(function)
+        packed = self._codec.pack_function(function)
+        name = options.name or function_name(function)
+        if task_id is None:
+            task_id = derived_id("key", name, options.key) if options.key else random_id()
+        return self._task(function, packed, name, (args, dict(kwargs)), options, task_id)
+
+    def template(
+        self,
+        schedule_id: str,
+        function: Function,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        options: TaskOptions,
+    ) -> Task:
+        """The task that a schedule copies at each fire time, signed for the schedule alone."""
+        task = self.task(function, args, kwargs, options, task_id=schedule_id)
+        task.call = self._codec.rebind(
+            task.call, old=f"call:{schedule_id}", new=f"schedule:{schedule_id}"
+        )
+        return task
+
+    def batch(
+        self, name: str | None, function: Function, calls: Iterable[Call], options: TaskOptions
+    ) -> tuple[str, list[Task]]:
+        """Tasks for many calls of one function, and the batch's name.
+
+        In a named batch the same call has the same id each time, so that what is already
+        known is not enqueued again. Equal calls within one batch are told apart by number.
+        """
+        function = plain_function(function)
+        packed = self._codec.pack_function(function)
+        task_name = options.name or function_name(function)
+        batch = name or f"{task_name.rpartition('.')[2]}-{random_id()}"
+        tasks = []
+        seen: dict[str, int] = {}
+        for position, call in enumerate(calls):
+            if name is None:
+                task_id = random_id()
+            else:
+                args, kwargs = call
+                content = self._codec.encode((args, sorted(kwargs.items())), context="batch")
+                task_id = derived_id("batch", batch, task_name, content)
+                seen[task_id] = number = seen.get(task_id, 0) + 1
+                if number > 1:
+                    task_id = f"{task_id}-{number}"
+            task = self._task(function, packed, task_name, call, options, task_id)
+            task.batch, task.position = batch, position
+            tasks.append(task)
+        return batch, tasks
+
+    def _task(
+        self,
+        function: Function,
+        packed: bytes,
+        name: str,
+        call: Call,
+        options: TaskOptions,
+        task_id: str,
+    ) -> Task:
+        args, kwargs = call
+        now = time.time()
+        return Task(
+            id=task_id,
+            name=name,
+            call=self._codec.encode_call(packed, args, kwargs, context=f"call:{task_id}"),
+            queue=options.queue,
+            priority=options.priority,
+            arguments=arguments_json(function, args, kwargs),
+            tags=options.tags,
+            metadata=options.metadata,
+            created_at=now,
+            available_at=now + options.delay if options.eta is None else options.eta,
+            expires_at=None if options.ttl is None else now + options.ttl,
+            timeout=options.timeout,
+            result_ttl=options.result_ttl,
+            retry=options.retry,
+            depends_on=options.after,
+        )
+
+
+def grid(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[Call]:
+    """The calls that ``map(function, *args, **kwargs)`` means.
+
+    Positional arguments are iterables that are walked together, as in Python's ``map``.
+    Keyword arguments that are lists, tuples, ranges, sets or other iterables are axes of a
+    grid, of which every combination is called, the last axis turning fastest; strings, bytes,
+    mappings, data frames and everything else that is not a plain iterable are constants.
+
+    Examples
+    --------
+    >>> [kwargs for _, kwargs in grid((), {"lr": [0.1, 0.2], "depth": (2, 4), "seed": 7})]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [{'lr': 0.1, 'depth': 2, 'seed': 7}, {'lr': 0.1, 'depth': 4, 'seed': 7},
+     {'lr': 0.2, 'depth': 2, 'seed': 7}, {'lr': 0.2, 'depth': 4, 'seed': 7}]
+    >>> [args for args, _ in grid((range(3), "abc"), {})]
+    [(0, 'a'), (1, 'b'), (2, 'c')]
+    """
+    for position, column in enumerate(args):
+        if not isinstance(column, Iterable):
+            raise ConfigError(
+                f"argument {position} of map",
+                column,
+                "an iterable of values, one for each task; "
+                "give a constant by keyword or with functools.partial",
+            )
+    axes = [list(value) if _is_axis(value) else [value] for value in kwargs.values()]
+    rows: Iterable[tuple[object, ...]] = zip(*args, strict=False) if args else [()]  # type: ignore[arg-type]
+    for row in rows:
+        for combination in itertools.product(*axes):
+            yield row, dict(zip(kwargs, combination, strict=True))
+
+
+def _is_axis(value: object) -> bool:
+    if isinstance(value, str | bytes | bytearray | Mapping):
+        return False
+    # A data frame iterates over its column names, which nobody means.
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) == 1

@@ -1,0 +1,91 @@
+"""Turns due schedules into tasks. Any number of processes may tick at the same time.
+
+The task of a fire time has the id ``{schedule}@{fire time}``, which the queue accepts once;
+moving the schedule on is a compare-and-set. So each fire time enqueues exactly one task.
+"""
+
+import asyncio
+import logging
+import time
+
+from omniq_nb.core.engine import Engine
+from omniq_nb.core.scheduling import fired, task_for
+from omniq_nb.errors import StoreError
+from omniq_nb.models.event import Event, EventType
+from omniq_nb.models.schedule import Schedule
+
+TICK = 1.0
+"""The longest pause between two looks at the schedules, seconds."""
+
+AT_ONCE = 100
+"""Schedules taken at once."""
+
+log = logging.getLogger("omniq_nb.schedules")
+
+
+class Ticker:
+    """Looks for due schedules as long as this client has workers.
+
+    Parameters
+    ----------
+    engine : Engine
+        The client's inside.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ticking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to tick, if it does not yet."""
+        if self._ticking is None:
+            self._ticking = asyncio.create_task(self._tick_forever(), name="omniq schedules")
+
+    async def stop(self) -> None:
+        """Tick no more."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.wait([self._ticking])
+            self._ticking = None
+
+    async def _tick_forever(self) -> None:
+        while True:
+            pause = TICK
+            try:
+                pause = await self.tick()
+            except StoreError as error:
+                log.warning("schedules wait: %s", error)
+            await asyncio.sleep(pause)
+
+    async def tick(self) -> float:
+        """Enqueue what is due. Seconds until the next look."""
+        store = self._engine.stores.schedule_storage
+        for schedule in await store.due(time.time(), AT_ONCE):
+            await self._fire(schedule)
+        now = time.time()
+        coming = [
+            schedule.next_fire_at - now
+            for schedule in await store.list()
+            if schedule.next_fire_at is not None
+        ]
+        return max(0.0, min([TICK, *coming]))
+
+    async def _fire(self, schedule: Schedule) -> None:
+        now = time.time()
+        after = fired(schedule, now)
+        fire_time = after.last_fire_at
+        assert fire_time is not None
+        task = task_for(schedule, fire_time, self._engine.codec)
+        (new,) = await self._engine.enqueue([task])
+        await self._engine.stores.schedule_storage.put(after, schedule.version)
+        if new:
+            happened = Event(
+                id=f"{task.id}:{EventType.SCHEDULE_FIRED}",
+                type=EventType.SCHEDULE_FIRED,
+                at=now,
+                task_id=task.id,
+                name=task.name,
+                queue=task.queue,
+                message=f"schedule {schedule.id!r}",
+            )
+            self._engine.events.emit([happened])

@@ -1,0 +1,318 @@
+"""A log in a local folder, shared by any number of processes.
+
+::
+
+    log/0000000042.entry           one entry, created whole by a hard link, never changed
+    checkpoints/0000000040.checkpoint  the state after entry 40
+    blobs/<random>                 big payloads of one enqueued batch
+    drafts/<random>                entries and checkpoints being written
+
+**Exclusive creation.** A draft is written (and synced), then linked to its final name, which
+fails if that name exists. So nobody ever sees half an entry, and a draft that lost its race
+needs only another link under the next number, not another write.
+
+**Power cuts.** Before a durable entry is linked, its own bytes and those of all entries that
+came before it are on the disk; before it is acknowledged, so are their names. Other entries
+(claims, heartbeats) are not synced by themselves. What a power cut can tear or lose is
+therefore the end of the log, and nothing in it was acknowledged as a fact; such entries count
+as empty. Without `fsync` the same holds for a crash of a process, but not for a power cut.
+
+**Trimming.** The two newest checkpoints stay. The *floor* is the older one's number: entries up
+to it are deleted, and so are older checkpoints, always before any entry that only the newer
+ones cover. A process may have slept while the log went on, and find its next number free
+because the entry of that number is deleted already. So each process remembers one checkpoint
+that it saw, not newer than its own state, and after a read or a link asks whether that file is
+still there. If it is, no entry behind it was deleted before that moment, so what was read is
+the log's end, and what was linked is part of the log. If it is gone, the floor tells.
+
+Not here: folding and retrying (`replica`).
+"""
+
+# ruff: noqa: PTH - in the hot path, making a Path costs as much as the system call
+
+import os
+import secrets
+import time
+from collections.abc import Container, Sequence
+from pathlib import Path
+
+import msgspec
+
+from omniq_nb.errors import StoreUnavailable
+from omniq_nb.storage.journal.log import Behind, Entry, StoredLog, seal, unreadable, unseal
+
+ENTRY, CHECKPOINT = ".entry", ".checkpoint"
+
+TORN = Entry(bytes(16), 0, False, b"\x90")
+"""What a torn entry counts as: an empty list of commands."""
+
+MAX_UNSYNCED = 32
+"""Entries that may await the next durable one; more would make that one slow."""
+
+ABANDONED = 24 * 3600.0
+"""Seconds after which a draft or an unknown blob is taken for the remains of a dead process."""
+
+
+class FileLog(StoredLog):
+    """See the module.
+
+    Parameters
+    ----------
+    folder : path
+        Created if missing. It must be on a file system with hard links.
+    fsync : bool
+        Whether acknowledged facts must survive a power cut; a crash they always survive.
+    """
+
+    immediate = True
+    poll = (0.002, 0.05)
+
+    def __init__(self, folder: str | os.PathLike[str], fsync: bool = True) -> None:
+        root = Path(folder)
+        self._entries = str(root / "log")
+        self._checkpoints = str(root / "checkpoints")
+        self._blobs = str(root / "blobs")
+        self._drafts = str(root / "drafts")
+        self.slow = self._fsync = fsync
+        self._witness = 0  # the number of the checkpoint whose presence vouches for the log
+        self._draft: bytes | None = None  # the id of the entry that is drafted and not yet linked
+        self._unsynced: list[int] = []
+
+    # ---------------------------------------------------------------- the log
+
+    async def open(self) -> None:
+        """Create the folders and the empty checkpoint 0."""
+        try:
+            for folder in (self._entries, self._checkpoints, self._blobs, self._drafts):
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            _delete_abandoned(self._drafts)
+            if not self._listed_checkpoints():
+                first = Entry(secrets.token_bytes(16), 0, True, b"")
+                self._write_draft(first, sync=self._fsync)
+                self._link_draft(first, self._checkpoint_path(0))
+                self._sync_folder(self._checkpoints)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The folder {self._entries!r} cannot hold a log: {error}. It must be writable "
+                "and on a file system with hard links."
+            ) from error
+
+    async def close(self) -> None:
+        """Nothing stays open between two calls."""
+
+    async def size(self, number: int) -> int | None:
+        """Two looks at the file system."""
+        try:
+            return os.stat(self._entry_path(number)).st_size
+        except FileNotFoundError:
+            return None if self._witness_present() else 1
+
+    async def read(self, number: int) -> Sequence[Entry]:
+        """Try one name after the other: listing the folder would cost more each time."""
+        entries: list[Entry] = []
+        while (data := _read(self._entry_path(number + len(entries)))) is not None:
+            entry = unseal(data) or TORN
+            self._note(number + len(entries), entry)
+            entries.append(entry)
+        if not self._vouched(number):
+            raise Behind
+        return entries
+
+    async def append(self, number: int, entry: Entry) -> bool:
+        """Draft once, link until it is won."""
+        sync = self._fsync and (entry.durable or len(self._unsynced) >= MAX_UNSYNCED)
+        if self._draft != entry.id:
+            # What others read in the header is whether they may rely on it after a power cut.
+            self._write_draft(msgspec.structs.replace(entry, durable=sync), sync)
+            self._draft = entry.id
+        if sync:
+            self._sync_earlier()
+        if not self._link_draft(entry, self._entry_path(number)):
+            return False
+        self._draft = None
+        if sync:
+            self._sync_folder(self._entries)
+        if not self._vouched(number):
+            # Linked where an entry had been deleted. Nobody counts it; see "Trimming".
+            Path(self._entry_path(number)).unlink(missing_ok=True)
+            raise Behind
+        if not sync:
+            self._note(number, entry)
+        return True
+
+    # ---------------------------------------------------------------- checkpoints
+
+    async def load(self) -> tuple[int, Entry | None]:
+        """Find the newest one that is whole: without fsync, a power cut may have torn the last."""
+        while numbers := self._listed_checkpoints():
+            for number in reversed(numbers):
+                data = _read(self._checkpoint_path(number))
+                if data is None:
+                    break  # trimmed since it was listed: list again
+                if (checkpoint := unseal(data)) is not None:
+                    self._witness = number
+                    self._unsynced.clear()  # the checkpoint covers them
+                    return number, checkpoint if checkpoint.body else None
+            else:
+                raise unreadable(f"Every checkpoint in {self._checkpoints!r}")
+        raise unreadable(f"The folder {self._checkpoints!r}: it lost its checkpoints and")
+
+    async def newest_checkpoint(self) -> int:
+        """List the folder."""
+        return self._listed_checkpoints()[-1]
+
+    async def save(self, number: int, checkpoint: Entry) -> None:
+        """Link the new one, then delete what the one before it covers."""
+        self._write_draft(checkpoint, sync=self._fsync)
+        self._link_draft(checkpoint, self._checkpoint_path(number))
+        self._sync_folder(self._checkpoints)
+        numbers = self._listed_checkpoints()
+        floor = _floor(numbers)
+        for old in numbers:
+            if old < floor:
+                Path(self._checkpoint_path(old)).unlink(missing_ok=True)
+        for covered in _numbers(self._entries, ENTRY):
+            if covered <= floor:
+                Path(self._entry_path(covered)).unlink(missing_ok=True)
+
+    # ---------------------------------------------------------------- blobs
+
+    async def put_blob(self, name: str, parts: Sequence[bytes]) -> None:
+        """Written under its own name: nobody knows of it before it is complete."""
+        _write(f"{self._blobs}/{name}", parts, self._fsync)
+        self._sync_folder(self._blobs)
+
+    async def get_blob(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        """Read only what is asked for."""
+        parts = []
+        try:
+            with open(f"{self._blobs}/{name}", "rb") as file:
+                for offset, length in spans:
+                    file.seek(offset)
+                    parts.append(file.read(length))
+        except FileNotFoundError:
+            return None
+        return parts
+
+    async def delete_blob(self, name: str) -> None:
+        """Missing is fine: several processes may come to the same end."""
+        Path(self._blobs, name).unlink(missing_ok=True)
+
+    async def sweep_blobs(self, keep: Container[str]) -> None:
+        """By the time of their last change."""
+        _delete_abandoned(self._blobs, keep)
+
+    # ---------------------------------------------------------------- inside
+
+    def _entry_path(self, number: int) -> str:
+        return f"{self._entries}/{number:010}{ENTRY}"
+
+    def _checkpoint_path(self, number: int) -> str:
+        return f"{self._checkpoints}/{number:010}{CHECKPOINT}"
+
+    def _listed_checkpoints(self) -> list[int]:
+        return _numbers(self._checkpoints, CHECKPOINT)
+
+    def _write_draft(self, entry: Entry, sync: bool) -> None:
+        _write(f"{self._drafts}/{entry.id.hex()}", (seal(entry),), sync)
+
+    def _link_draft(self, entry: Entry, path: str) -> bool:
+        """Give a draft its final name, if that is free; then drop the draft's own."""
+        draft = f"{self._drafts}/{entry.id.hex()}"
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        os.unlink(draft)
+        return True
+
+    def _vouched(self, number: int) -> bool:
+        """Whether the entry of that number cannot have been deleted up to now."""
+        if self._witness_present():
+            return True
+        numbers = self._listed_checkpoints()
+        if _floor(numbers) >= number:
+            return False
+        self._witness = max((known for known in numbers if known < number), default=0)
+        return True
+
+    def _witness_present(self) -> bool:
+        return os.path.exists(self._checkpoint_path(self._witness))
+
+    def _note(self, number: int, entry: Entry) -> None:
+        """Remember what a later durable entry must sync first."""
+        if entry.durable:
+            self._unsynced.clear()
+        elif self._fsync:
+            self._unsynced.append(number)
+
+    def _sync_earlier(self) -> None:
+        while self._unsynced:
+            try:
+                file = os.open(self._entry_path(self._unsynced[-1]), os.O_RDWR)
+            except FileNotFoundError:
+                pass  # trimmed: a checkpoint covers it
+            else:
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
+            self._unsynced.pop()
+
+    def _sync_folder(self, folder: str) -> None:
+        if not self._fsync or os.name == "nt":  # Windows has no such call and needs none
+            return
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        return None
+    with open(file, "rb", buffering=0) as raw:
+        return raw.readall()
+
+
+def _write(path: str, parts: Sequence[bytes], sync: bool) -> None:
+    """Create a file with these bytes, or none."""
+    try:
+        file = open(path, "xb", buffering=0)  # noqa: SIM115
+    except FileExistsError:
+        # An interrupted attempt. It may be linked elsewhere: never write into that file.
+        os.unlink(path)
+        file = open(path, "xb", buffering=0)  # noqa: SIM115
+    with file:
+        try:
+            for part in parts:
+                rest = memoryview(part)
+                while rest:  # a nearly full disk takes a part of it
+                    rest = rest[file.write(rest) :]
+            if sync:
+                os.fsync(file.fileno())
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
+
+
+def _numbers(folder: str, suffix: str) -> list[int]:
+    """List the numbers that name files in a folder, rising."""
+    names = (name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _floor(checkpoints: Sequence[int]) -> int:
+    """Tell up to which number entries may have been deleted: see "Trimming"."""
+    return [0, 0, *checkpoints][-2]
+
+
+def _delete_abandoned(folder: str, keep: Container[str] = ()) -> None:
+    horizon = time.time() - ABANDONED
+    with os.scandir(folder) as files:
+        for file in files:
+            if file.name not in keep and file.stat().st_mtime < horizon:
+                Path(file.path).unlink(missing_ok=True)

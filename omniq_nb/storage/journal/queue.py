@@ -1,0 +1,357 @@
+"""A task queue over any log.
+
+A payload over 4 KiB goes into a blob, one for all the tasks of an `add`; in the state
+and in the log the task's `call` is then a reference. A blob is deleted with the last task that
+refers to it. A task that succeeded keeps no payload.
+
+A heartbeat is a command like any other and shares an entry with whatever is published at that
+moment. It is not synced by itself, so on a local disk it costs a few dozen microseconds.
+
+Not here: which transition is allowed (`omniq_nb.machine`), and who writes first (`replica`).
+"""
+
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from omniq_nb import machine
+from omniq_nb.machine import Add, Beat, ClaimDue, Command, Extend, Machine, Move, Purge, SettleAll
+from omniq_nb.models.result import Result
+from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
+from omniq_nb.storage.base import Query, ResultStore, Scan, TaskQueue
+from omniq_nb.storage.journal.log import Log
+from omniq_nb.storage.journal.replica import Fold, Replica
+
+LOG = logging.getLogger(__name__)
+
+BLOB = 4096
+"""Bytes of a payload above which it is kept beside the log."""
+
+BIG_BLOB = 1024 * 1024
+"""Bytes to read that are too many for an event loop."""
+
+MANY = 500
+"""Tasks in one call that are too many for an event loop."""
+
+WORDS = frozenset({"id", "name", "queue", "batch", "schedule", "state", "worker"})
+"""Columns by which a scan selects."""
+
+_REFERENCE = b"\x00omniq reference\x00"
+"""How a `call` begins that names a blob. A payload that begins so becomes a blob, however small."""
+
+
+class _Reference(msgspec.Struct, frozen=True, array_like=True):
+    blob: str
+    offset: int
+    length: int
+
+
+def _reference(call: bytes) -> _Reference | None:
+    if not call.startswith(_REFERENCE):
+        return None
+    return msgspec.msgpack.decode(call[len(_REFERENCE) :], type=_Reference)
+
+
+class _Dump(msgspec.Struct):
+    tasks: list[Task]
+    workers: list[WorkerInfo]
+    seq: int
+
+
+class QueueFold(Fold[Command]):
+    """A machine, and how many of its tasks refer to each blob."""
+
+    version = machine.VERSION
+    commands = Command
+
+    def __init__(self, dump: bytes | None) -> None:
+        if dump is None:
+            self.machine = Machine()
+        else:
+            state = msgspec.msgpack.decode(dump, type=_Dump)
+            self.machine = Machine(state.tasks, state.workers, state.seq)
+        self.blobs: Counter[str] = Counter()
+        self.unneeded: set[str] = set()
+        for task in self.machine.tasks.values():
+            self._hold(task.call)
+
+    def dump(self) -> bytes:
+        """See `Fold`."""
+        tasks, workers = self.machine.tasks.values(), self.machine.workers.values()
+        return msgspec.msgpack.encode(_Dump(list(tasks), list(workers), self.machine.seq))
+
+    def apply(self, command: Command) -> object:
+        """Apply to the machine, and keep account of the payloads."""
+        match command:
+            case Add():
+                return self._add(command)
+            case SettleAll():
+                settled = self.machine.settle(command)
+                for outcome, was_settled in zip(command.outcomes, settled, strict=True):
+                    if was_settled and outcome.to is State.SUCCEEDED:
+                        task = self.machine.tasks[outcome.id]
+                        self._release(task.call)
+                        task.call = b""
+                return settled
+            case Purge():
+                before = {id: task.call for id, task in self.machine.tasks.items() if task.call}
+                purged = self.machine.purge(command)
+                for id in before.keys() - self.machine.tasks.keys():
+                    self._release(before[id])
+                return purged
+            case _:
+                return self.machine.apply(command)
+
+    def take_unneeded(self) -> set[str]:
+        """Give the blobs that lost their last task since this was last called."""
+        unneeded, self.unneeded = self.unneeded, set()
+        return unneeded
+
+    def _add(self, command: Add) -> list[bool]:
+        tasks = self.machine.tasks
+        replaced = {}
+        if command.revive:
+            replaced = {task.id: tasks[task.id].call for task in command.tasks if task.id in tasks}
+        added = self.machine.add(command)
+        for task in command.tasks:
+            self._hold(task.call)
+        for task, was_added in zip(command.tasks, added, strict=True):
+            if not was_added:
+                self._release(task.call)
+            elif task.id in replaced:
+                self._release(replaced.pop(task.id))
+        return added
+
+    def _hold(self, call: bytes) -> None:
+        reference = _reference(call)
+        if reference is not None:
+            self.blobs[reference.blob] += 1
+
+    def _release(self, call: bytes) -> None:
+        reference = _reference(call)
+        if reference is None:
+            return
+        self.blobs[reference.blob] -= 1
+        if not self.blobs[reference.blob]:
+            del self.blobs[reference.blob]
+            self.unneeded.add(reference.blob)
+
+
+class JournalTaskQueue(TaskQueue):
+    """See the module.
+
+    Parameters
+    ----------
+    log : Log
+        Its own: nothing else in this process may use it.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self.immediate = log.immediate  # type: ignore[misc]
+        self._replica = Replica(log, QueueFold)
+
+    async def open(self) -> None:
+        """See `Store`."""
+        await self._replica.open()
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await self._replica.close()
+
+    async def add(self, tasks: Sequence[Task], revive: bool = False) -> list[bool]:
+        """See `TaskQueue`. One entry, however many tasks; at most one blob."""
+        if not tasks:
+            return []
+        if self._replica.stored:
+            tasks = await self._without_big_calls(tasks)
+        command = Add(tasks=list(tasks), now=time.time(), revive=revive)
+        added: list[bool] = await self._publish(command, slow=len(tasks) > MANY)
+        return added
+
+    async def claim(
+        self, queues: Sequence[str], limit: int, lease: float, worker: str
+    ) -> list[Task]:
+        """See `TaskQueue`. Nothing is written while nothing is due."""
+        now, queues = time.time(), tuple(queues)
+        due = await self._replica.read(lambda fold: fold.machine.next_due(queues))
+        if due is None or due > now or limit < 1:
+            return []
+        command = ClaimDue(queues=queues, limit=limit, lease=lease, worker=worker, now=now)
+        tasks = await self._replica.publish(
+            command,
+            durable=False,
+            take=lambda claimed, _: [copy(task) for task in claimed],
+            slow=limit > MANY,
+        )
+        return await self._with_big_calls(tasks)
+
+    async def extend(self, claims: Sequence[Claim], lease: float) -> list[bool]:
+        """See `TaskQueue`."""
+        if not claims:
+            return []
+        command = Extend(claims=list(claims), lease=lease, now=time.time())
+        return await self._replica.publish(command, durable=False, take=_as_bools)
+
+    def commits_with(self, results: ResultStore) -> bool:
+        """Never: results lie elsewhere."""
+        return False
+
+    async def settle(
+        self, outcomes: Sequence[Settle], results: Sequence[Result] = ()
+    ) -> list[bool]:
+        """See `TaskQueue`."""
+        if results:
+            raise ValueError("This queue cannot store results: see commits_with().")
+        if not outcomes:
+            return []
+        command = SettleAll(outcomes=list(outcomes), now=time.time())
+        settled: list[bool] = await self._publish(command, slow=len(outcomes) > MANY)
+        return settled
+
+    async def transition(self, ids: Sequence[str], to: State) -> list[State | None]:
+        """See `TaskQueue`."""
+        if not ids:
+            return []
+        command = Move(ids=list(ids), to=to, now=time.time())
+        states: list[State | None] = await self._publish(command, slow=len(ids) > MANY)
+        return states
+
+    async def get(self, ids: Sequence[str]) -> list[Task | None]:
+        """See `TaskQueue`."""
+
+        def look(fold: QueueFold) -> list[Task | None]:
+            tasks = fold.machine.tasks
+            return [
+                replace(task, call=b"") if (task := tasks.get(id)) is not None else None
+                for id in ids
+            ]
+
+        return await self._replica.read(look, slow=len(ids) > MANY)
+
+    async def wait(self, queues: Sequence[str], timeout: float) -> None:
+        """See `TaskQueue`. Other processes are noticed by looking for their next entry."""
+        await self._replica.wait(lambda fold: fold.machine.next_due(queues), timeout)
+
+    async def counts(self) -> dict[tuple[str, State], int]:
+        """See `TaskQueue`."""
+        return await self._replica.read(lambda fold: fold.machine.counts(), slow=True)
+
+    async def workers(self, beat: WorkerInfo | None = None) -> list[WorkerInfo]:
+        """See `TaskQueue`."""
+        if beat is not None:
+            command = Beat(worker=copy(beat))
+            await self._replica.publish(command, durable=False, take=lambda outcome, _: outcome)
+        return await self._replica.read(
+            lambda fold: [copy(info) for info in fold.machine.workers.values()]
+        )
+
+    async def scan(self, query: Query) -> Scan:
+        """See `TaskQueue`."""
+        tasks = await self._replica.read(
+            lambda fold: [
+                copy(task) for task in fold.machine.tasks.values() if _asked(task, query)
+            ],
+            slow=True,
+        )
+
+        async def table() -> Scan:
+            from omniq_nb.storage import tables  # pyarrow takes a while to import
+
+            return Scan(tables.table(tasks, tables.select(tables.TASKS, query.columns)))
+
+        return await self._replica.aside(table(), slow=True)
+
+    async def purge(self, before: float) -> int:
+        """See `TaskQueue`."""
+        purged: int = await self._publish(Purge(before=before), slow=True)
+        return purged
+
+    # ---------------------------------------------------------------- inside
+
+    async def _publish(self, command: Command, slow: bool) -> Any:
+        """Publish facts; then delete the blobs that nobody needs any more.
+
+        Only then: facts on the disk imply that everything before them is on the disk too, so
+        no power cut can bring back a task whose blob is gone.
+        """
+
+        def take(outcome: object, fold: QueueFold) -> tuple[object, set[str]]:
+            return outcome, fold.take_unneeded()
+
+        outcome, unneeded = await self._replica.publish(command, True, take, slow)
+        if self._replica.stored:
+            for blob in unneeded:
+                await self._replica.aside(self._replica.stored.delete_blob(blob), slow=False)
+        return outcome
+
+    async def _without_big_calls(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Replace big payloads by references to a new blob."""
+        stored = self._replica.stored
+        assert stored is not None
+        if not any(_is_big(task.call) for task in tasks):
+            return tasks
+        blob = secrets.token_hex(16)
+        parts: list[bytes] = []
+        offset = 0
+        referring = []
+        for task in tasks:
+            if _is_big(task.call):
+                reference = _Reference(blob, offset, len(task.call))
+                parts.append(task.call)
+                offset += len(task.call)
+                task = replace(task, call=_REFERENCE + msgspec.msgpack.encode(reference))
+            referring.append(task)
+        await self._replica.aside(stored.put_blob(blob, parts), slow=True)
+        return referring
+
+    async def _with_big_calls(self, tasks: list[Task]) -> list[Task]:
+        """Replace references by payloads.
+
+        A task whose blob is gone was lost to another worker that finished it in between.
+        """
+        wanted: dict[str, list[tuple[Task, _Reference]]] = {}
+        for task in tasks:
+            if (reference := _reference(task.call)) is not None:
+                wanted.setdefault(reference.blob, []).append((task, reference))
+        if not wanted or self._replica.stored is None:
+            return tasks
+        gone = set()
+        for blob, group in wanted.items():
+            spans = [(reference.offset, reference.length) for _, reference in group]
+            big = sum(length for _, length in spans) > BIG_BLOB
+            calls = await self._replica.aside(self._replica.stored.get_blob(blob, spans), slow=big)
+            if calls is None:
+                LOG.warning("The payload of %d claimed tasks is gone", len(group))
+                gone |= {task.id for task, _ in group}
+                continue
+            for (task, _), call in zip(group, calls, strict=True):
+                task.call = call
+        return [task for task in tasks if task.id not in gone]
+
+
+def _is_big(call: bytes) -> bool:
+    return len(call) > BLOB or call.startswith(_REFERENCE)
+
+
+def _as_bools(outcome: list[bool], _: QueueFold) -> list[bool]:
+    return outcome
+
+
+def _asked(task: Task, query: Query) -> bool:
+    """Whether a scan wants it, by the columns that hold a word."""
+    if query.since is not None and task.created_at < query.since:
+        return False
+    if query.until is not None and task.created_at >= query.until:
+        return False
+    return all(
+        getattr(task, column) in accepted
+        for column, accepted in query.equals.items()
+        if column in WORDS
+    )

@@ -1,0 +1,582 @@
+"""Segments of one kind of rows: how they are written, found and read.
+
+::
+
+    results/date=2026-01-31/<name>.parquet             one put, soon to be replaced: *fresh*
+    results/date=2026-01-31/compacted-<name>.parquet   many puts, sorted; counts if listed
+    results/values/<name>                              one big payload, named by its row
+    results/manifest/000000000042.json                 the newest one counts
+    results/manifest/claim                             somebody compacts just now
+
+A *manifest* lists the compacted segments that count, and the objects that do not count any more
+and are to be deleted. Changing what counts means to create the manifest of the next number,
+which only one of several writers can do. Whoever wants a consistent view reads the newest
+manifest, lists the fresh segments, and starts again if there is a newer manifest by then.
+
+A fresh segment may be deleted as soon as a manifest replaced it, because readers keep fresh rows
+in memory; a compacted one is read in place, so it stays for a while (`GRACE`). Whoever finds
+that a segment vanished takes a new view.
+
+Not here: which of two rows counts (`results`, `events`), and when to compact (`compaction`).
+"""
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, TypeVar
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from omniq_nb.errors import StoreError, StoreVersionError
+from omniq_nb.storage.objects.bucket import Bucket
+
+LAYOUT = 1
+"""The version of the layout, in every manifest. A newer one is refused."""
+
+GRACE = 600.0
+"""Seconds that a compacted segment outlives its replacement, for queries under way."""
+
+RELIST = 60.0
+"""Seconds after which folders of old dates are listed again: a clock may be days behind."""
+
+CACHED = 64 * 1024 * 1024
+"""Bytes of rows kept in memory beside the fresh ones."""
+
+MANIFESTS_KEPT = 5
+COMPACTED = "compacted-"
+
+T = TypeVar("T")
+
+
+class Kind(NamedTuple):
+    """What differs between results and events.
+
+    Attributes
+    ----------
+    folder : str
+        Of everything of this kind.
+    schema : pyarrow.Schema
+        The columns of its segments.
+    shown : pyarrow.Schema
+        Those of them that scans give, and that are kept in memory of fresh segments.
+    id, time : str
+        The columns that identify a row, and that say when it happened.
+    order : str
+        The column by which compacted segments are sorted, so that its statistics tell which
+        row group can hold a row.
+    expires : str or None
+        The column that says when a row may be purged.
+    group : int
+        Rows in a row group.
+    encoded : tuple of str
+        Columns in which the same values come again and again.
+    """
+
+    folder: str
+    schema: pa.Schema
+    shown: pa.Schema
+    id: str
+    time: str
+    order: str
+    expires: str | None
+    group: int
+    encoded: tuple[str, ...]
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A compacted segment. Times are microseconds since 1970.
+
+    Attributes
+    ----------
+    path : str
+        In the bucket.
+    rows, size : int
+        Rows and bytes.
+    since, until : int or None
+        The first and last time of a row. None: no row has one.
+    expires : int or None
+        When the first row expires.
+    """
+
+    path: str
+    rows: int
+    size: int
+    since: int | None = None
+    until: int | None = None
+    expires: int | None = None
+
+
+class Garbage(msgspec.Struct, frozen=True):
+    """An object that counts no more and is deleted some time after `after` (seconds)."""
+
+    path: str
+    after: float
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What counts. See the module."""
+
+    version: int
+    segments: tuple[Segment, ...] = ()
+    garbage: tuple[Garbage, ...] = ()
+    layout: int = LAYOUT
+
+
+class View(NamedTuple):
+    """A consistent view: each row that counts is in exactly one of these segments.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        With the compacted segments.
+    fresh : tuple of str
+        The paths of the fresh ones, oldest first.
+    """
+
+    manifest: Manifest
+    fresh: tuple[str, ...]
+
+
+class Group(NamedTuple):
+    """A row group of a compacted segment, with the bounds of the column it is sorted by.
+
+    `low` and `high` are None where there are no statistics: anything may be in it.
+    """
+
+    segment: Segment
+    number: int
+    low: object
+    high: object
+    statistics: Mapping[str, tuple[int, int]]
+
+    def may_hold(self, low: object, high: object) -> bool:
+        """Whether a row between these bounds may be in it."""
+        if self.low is None:
+            return True
+        return not (low > self.high or high < self.low)  # type: ignore[operator]
+
+
+class Vanished(Exception):
+    """A segment of the view at hand was deleted since: take a new one."""
+
+
+class Segments:
+    """The segments of one kind in one bucket. Safe to use from several threads at once.
+
+    Parameters
+    ----------
+    bucket : Bucket
+        Where they lie.
+    kind : Kind
+        What they hold.
+    """
+
+    def __init__(self, bucket: Bucket, kind: Kind) -> None:
+        self.bucket = bucket
+        self.kind = kind
+        self._lock = threading.Lock()
+        self._manifest = Manifest(version=-1)
+        self._view: View | None = None
+        self._listings: dict[str, tuple[object, list[str]]] = {}
+        self._relist_at = 0.0
+        self._fresh: dict[str, pa.Table] = {}
+        self._own: OrderedDict[str, pa.Table] = OrderedDict()
+        self._groups: dict[str, list[Group]] = {}
+        self._cache = Cache(CACHED)
+
+    def open(self) -> None:
+        """Create the first manifest, or check that we understand the newest one."""
+        self.bucket.open()
+        if self._newest() is None:
+            self.bucket.create(self._manifest_path(0), msgspec.json.encode(Manifest(version=0)))
+        self.view()
+
+    # ---------------------------------------------------------------- writing
+
+    def publish(self, rows: pa.Table, mark: str = "") -> None:
+        """Store rows as one fresh segment. `mark` becomes part of its name."""
+        path = f"{self.dated_folder()}/{new_name()}{mark}.parquet"
+        data = pa.BufferOutputStream()
+        # So few rows are not worth dictionaries and statistics, which would double the time.
+        pq.write_table(
+            rows,
+            data,
+            compression="snappy",
+            use_dictionary=False,
+            write_statistics=False,
+            store_schema=False,
+        )
+        self._own[path] = rows.select(self.kind.shown.names)  # spares us reading it
+        self._cache.put((path, 0), rows)
+        try:
+            self.bucket.write(path, data.getvalue())
+        except BaseException:
+            self._own.pop(path, None)
+            raise
+        while len(self._own) > 1_000:
+            self._own.popitem(last=False)
+
+    def write_compacted(self, rows: pa.Table, folder: str) -> Segment:
+        """Store sorted rows as one segment, which does not count before it is committed."""
+        kind = self.kind
+        data = pa.BufferOutputStream()
+        # Row groups are read whole, so rows with big payloads must not make them huge.
+        fitting = 64 * 1024 * 1024 * rows.num_rows // max(1, rows.nbytes)
+        pq.write_table(
+            rows,
+            data,
+            row_group_size=max(1, min(kind.group, fitting)),
+            compression="zstd",
+            use_dictionary=list(kind.encoded),
+            write_statistics=[name for name in kind.schema.names if name != "payload"],
+            store_schema=False,
+        )
+        path = f"{folder}/{COMPACTED}{new_name()}.parquet"
+        encoded = data.getvalue()
+        since, until = _bounds(rows[kind.time])
+        segment = Segment(
+            path=path,
+            rows=rows.num_rows,
+            size=encoded.size,
+            since=since,
+            until=until,
+            expires=_bounds(rows[kind.expires])[0] if kind.expires else None,
+        )
+        self.bucket.write(path, encoded)
+        return segment
+
+    def commit(
+        self,
+        view: View,
+        added: Sequence[Segment],
+        removed: Sequence[Segment],
+        fresh: Sequence[str],
+        others: Sequence[str] = (),
+    ) -> bool:
+        """Let `added` count instead of `removed` and `fresh`. False: somebody was faster.
+
+        Parameters
+        ----------
+        view : View
+            From which the change was derived.
+        added, removed : sequence of Segment
+            Compacted segments.
+        fresh : sequence of str
+            Paths of fresh segments.
+        others : sequence of str
+            Paths of more objects to be deleted: values that no row names any more.
+        """
+        now = time.time()
+        old = view.manifest
+        over = [garbage for garbage in old.garbage if garbage.after <= now]
+        # What a manifest no longer mentions must be gone: listed, it would count again.
+        self.bucket.delete(garbage.path for garbage in over)
+        manifest = Manifest(
+            version=old.version + 1,
+            segments=(*(s for s in old.segments if s not in removed), *added),
+            garbage=(
+                *(garbage for garbage in old.garbage if garbage.after > now),
+                *(Garbage(path, now) for path in (*fresh, *others)),
+                *(Garbage(segment.path, now + GRACE) for segment in removed),
+            ),
+        )
+        path = self._manifest_path(manifest.version)
+        if not self.bucket.create(path, msgspec.json.encode(manifest)):
+            return False
+        self.bucket.delete([*fresh, *others])
+        self.bucket.delete(
+            self._manifest_path(number)
+            for number in self._manifest_numbers()
+            if number <= manifest.version - MANIFESTS_KEPT
+        )
+        return True
+
+    def dated_folder(self, now: float | None = None) -> str:
+        """The folder of what is written now: the date is UTC."""
+        date = datetime.fromtimestamp(time.time() if now is None else now, UTC)
+        return f"{self.kind.folder}/date={date:%Y-%m-%d}"
+
+    # ---------------------------------------------------------------- looking
+
+    def view(self) -> View:
+        """Give what counts now. It includes whatever was stored before the call."""
+        with self._lock:
+            while True:
+                newest = self._newest()
+                if newest is None:
+                    raise StoreError(f"{self.bucket.url(self.kind.folder)} lost its manifest")
+                changed = newest != self._manifest.version
+                if changed:
+                    (data,) = self.bucket.read([self._manifest_path(newest)])
+                    if data is None:
+                        continue
+                    self._manifest = self._decode(data)
+                listed = self._list_fresh(changed)
+                if self._newest() == newest:
+                    break
+            if self._view is None or changed or listed != self._view.fresh:
+                self._view = View(self._manifest, listed)
+            return self._view
+
+    def orphans(self, before: float) -> list[str]:
+        """Compacted segments written before that time which no manifest ever let count."""
+        with self._lock:
+            self._relist_at = 0.0
+        view = self.view()
+        known = {segment.path for segment in view.manifest.segments}
+        known |= {garbage.path for garbage in view.manifest.garbage}
+        return [
+            path
+            for folder in self._dated_folders()
+            for name in self._names(folder)
+            if name.startswith(COMPACTED)
+            and (path := f"{folder}/{name}") not in known
+            and written_at(name.removeprefix(COMPACTED)) < before
+        ]
+
+    def _newest(self) -> int | None:
+        return max(self._manifest_numbers(), default=None)
+
+    def _manifest_numbers(self) -> list[int]:
+        names = self._names(f"{self.kind.folder}/manifest")
+        return [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+
+    def _manifest_path(self, version: int) -> str:
+        return f"{self.kind.folder}/manifest/{version:012}.json"
+
+    def _decode(self, data: bytes) -> Manifest:
+        manifest = msgspec.json.decode(data, type=Manifest)
+        if manifest.layout > LAYOUT:
+            raise StoreVersionError(
+                f"{self.bucket.url(self.kind.folder)} has layout {manifest.layout}; this version "
+                f"of omniq_nb knows {LAYOUT}. Upgrade omniq_nb."
+            )
+        return manifest
+
+    def _list_fresh(self, changed: bool) -> tuple[str, ...]:
+        """Look for fresh segments where there can be news."""
+        folders = self._dated_folders()
+        looked_at = folders
+        if time.monotonic() < self._relist_at:
+            # Writers put into today's folder. What a new manifest replaced may lie in any
+            # folder that had fresh segments.
+            recent = self.dated_folder(time.time() - timedelta(days=1).total_seconds())
+            held = set()
+            if self._view is not None:
+                held = {path.rpartition("/")[0] for path in self._view.fresh}
+            looked_at = [f for f in folders if f >= recent or (changed and f in held)]
+        else:
+            self._relist_at = time.monotonic() + RELIST
+        replaced = {garbage.path for garbage in self._manifest.garbage}
+        fresh = [
+            path
+            for folder in looked_at
+            for name in self._names(folder)
+            if not name.startswith(COMPACTED) and (path := f"{folder}/{name}") not in replaced
+        ]
+        if looked_at is not folders and self._view is not None:
+            skipped = set(folders).difference(looked_at)
+            fresh += [p for p in self._view.fresh if p.rpartition("/")[0] in skipped]
+        return tuple(sorted(fresh, key=_by_age))
+
+    def _dated_folders(self) -> list[str]:
+        kind = self.kind.folder
+        return [f"{kind}/{name}" for name in self._names(kind) if name.startswith("date=")]
+
+    def _names(self, folder: str) -> list[str]:
+        """List a folder, unless it is certain that nothing changed."""
+        stamp = self.bucket.stamp(folder)
+        known = self._listings.get(folder)
+        if known is not None and stamp is not None and known[0] == stamp:
+            return known[1]
+        names = self.bucket.list(folder)
+        self._listings[folder] = (stamp, names)
+        return names
+
+    # ---------------------------------------------------------------- reading
+
+    def fresh_rows(self, view: View) -> dict[str, pa.Table]:
+        """Give the rows of the fresh segments by path, oldest first, as a scan shows them."""
+        with self._lock:
+            known = self._fresh
+            for path in view.fresh:
+                if path not in known and (own := self._own.pop(path, None)) is not None:
+                    known[path] = own
+            missing = [path for path in view.fresh if path not in known]
+            names = self.kind.shown.names
+            known.update(zip(missing, self._read_whole(missing, names), strict=True))
+            self._fresh = {path: known[path] for path in view.fresh}
+            return self._fresh
+
+    def whole(self, paths: Sequence[str]) -> list[pa.Table]:
+        """Read fresh segments with all their columns."""
+        return self._read_whole(paths, self.kind.schema.names)
+
+    def block(self, path: str, group: int) -> pa.Table:
+        """Read one row group with all its columns, or remember it."""
+        rows = self._cache.get((path, group))
+        if rows is None:
+            rows = self.read_group(path, group, self.kind.schema.names)
+            self._cache.put((path, group), rows)
+        return rows
+
+    def read_group(self, path: str, group: int, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of one row group."""
+        return self._read(path, columns, lambda file, names: file.read_row_group(group, names))
+
+    def read(self, path: str, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of a segment."""
+        return self._read(path, columns, lambda file, names: file.read(names))
+
+    def groups(self, segments: Iterable[Segment]) -> list[Group]:
+        """Give the row groups of compacted segments."""
+        found = []
+        for segment in segments:
+            if segment.path not in self._groups:
+                self._groups[segment.path] = self._read_groups(segment)
+            found += self._groups[segment.path]
+        return found
+
+    def _read_groups(self, segment: Segment) -> list[Group]:
+        try:
+            with self.bucket.reader(segment.path) as source:
+                metadata = pq.read_metadata(source)
+        except FileNotFoundError:
+            raise Vanished from None
+        groups = []
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            bounds = {}
+            for index in range(group.num_columns):
+                column = group.column(index)
+                statistics = column.statistics
+                if column.path_in_schema in (self.kind.order, "token") and statistics.has_min_max:
+                    bounds[column.path_in_schema] = (statistics.min, statistics.max)
+            low, high = bounds.pop(self.kind.order, (None, None))
+            groups.append(Group(segment, number, low, high, bounds))
+        return groups
+
+    def _read(
+        self,
+        path: str,
+        columns: Sequence[str],
+        read: Callable[[pq.ParquetFile, list[str]], pa.Table],
+    ) -> pa.Table:
+        try:
+            with self.bucket.reader(path) as source:
+                file = pq.ParquetFile(source)
+                present = [name for name in columns if name in file.schema_arrow.names]
+                return self._conform(read(file, present), columns)
+        except FileNotFoundError:
+            raise Vanished from None
+        except pa.ArrowException as error:
+            raise self._damaged(path, error) from error
+
+    def _read_whole(self, paths: Sequence[str], columns: Sequence[str]) -> list[pa.Table]:
+        tables = []
+        for path, data in zip(paths, self.bucket.read(paths), strict=True):
+            if data is None:
+                raise Vanished
+            try:
+                # These settings suit small files: threads and read-ahead cost more than they give.
+                file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+                rows = file.read(list(columns), use_threads=False)
+            except pa.ArrowException as error:
+                raise self._damaged(path, error) from error
+            tables.append(self._conform(rows, columns))
+        return tables
+
+    def _conform(self, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+        """Give the columns in this order; those that an older version did not know are null."""
+        if rows.column_names == list(columns):
+            return rows
+        present = set(rows.column_names)
+        fields = [self.kind.schema.field(name) for name in columns]
+        return pa.table(
+            [
+                rows[field.name] if field.name in present else pa.nulls(len(rows), field.type)
+                for field in fields
+            ],
+            schema=pa.schema(fields),
+        )
+
+    def _damaged(self, path: str, error: Exception) -> StoreError:
+        return StoreError(
+            f"The segment {self.bucket.url(path)!r} is damaged ({error}). After a power cut "
+            "without fsync that may happen; move it out of the folder to go on without it."
+        )
+
+
+class Cache:
+    """Tables, of which the ones not used for long are dropped.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes to keep.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._lock = threading.Lock()
+        self._tables: OrderedDict[tuple[str, int], tuple[pa.Table, int]] = OrderedDict()
+
+    def get(self, key: tuple[str, int]) -> pa.Table | None:
+        """Give a table, if it is still there."""
+        with self._lock:
+            if key not in self._tables:
+                return None
+            self._tables.move_to_end(key)
+            return self._tables[key][0]
+
+    def put(self, key: tuple[str, int], rows: pa.Table) -> None:
+        """Keep a table for now."""
+        with self._lock:
+            self._size -= self._tables.pop(key, (None, 0))[1]
+            self._tables[key] = (rows, rows.nbytes)
+            self._size += rows.nbytes
+            while self._size > self._limit and len(self._tables) > 1:
+                self._size -= self._tables.popitem(last=False)[1][1]
+
+
+def retrying(look: Callable[[], T]) -> T:
+    """Repeat a reading operation whose view has grown too old."""
+    for _ in range(20):
+        try:
+            return look()
+        except Vanished:
+            continue
+    raise StoreError("A segment that the manifest lists is missing: was it deleted by hand?")
+
+
+_last_name = 0
+_name_lock = threading.Lock()
+
+
+def new_name() -> str:
+    """A name that sorts by time, and within this process by order of the calls."""
+    global _last_name
+    with _name_lock:
+        _last_name = max(_last_name + 1, time.time_ns())
+        return f"{_last_name:016x}{os.urandom(6).hex()}"
+
+
+def written_at(name: str) -> float:
+    """When an object of that name was written, in seconds since 1970."""
+    return int(name[:16], 16) / 1e9
+
+
+def _by_age(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _bounds(column: pa.ChunkedArray) -> tuple[int | None, int | None]:
+    bounds = pc.min_max(column.cast(pa.int64()))
+    return bounds["min"].as_py(), bounds["max"].as_py()

@@ -1,0 +1,107 @@
+"""How a suite is told what to test, and the fixtures that all suites share."""
+
+import asyncio
+import importlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+import pytest
+
+from omniq_nb.storage.base import EventStore, ResultStore, ScheduleStore, Store, TaskQueue
+from omniq_nb.testing.processes import Process
+
+AnyStore = TypeVar("AnyStore", bound=Store)
+
+
+class Place(Protocol):
+    """Somewhere that keeps all four components: a database, a folder, a space in memory."""
+
+    def task_queue(self) -> TaskQueue: ...
+    def result_storage(self) -> ResultStore: ...
+    def event_storage(self) -> EventStore: ...
+    def schedule_storage(self) -> ScheduleStore: ...
+
+
+class Recipe(NamedTuple):
+    """How to get a handle on one certain place, in this process or in another one.
+
+    Attributes
+    ----------
+    constructor : str
+        ``"package.module:Name"`` of a callable that returns a `Place`.
+    arguments : tuple
+        What it is called with; picklable.
+    private : str
+        Why no second handle sees the same data. Empty: each handle does, in every process and
+        after a crash.
+    """
+
+    constructor: str
+    arguments: tuple[object, ...] = ()
+    private: str = ""
+
+    def place(self) -> Place:
+        """Give a fresh handle."""
+        module, _, name = self.constructor.partition(":")
+        place: Place = getattr(importlib.import_module(module), name)(*self.arguments)
+        return place
+
+
+@asynccontextmanager
+async def opened(store: AnyStore) -> AsyncIterator[AnyStore]:
+    """Open a store, and close it whatever happens."""
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def until(
+    condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 60.0, pause: float = 0.02
+) -> Any:
+    """Ask again and again until the answer is true, and give it."""
+    deadline = time.monotonic() + seconds
+    while not (answer := await condition()):
+        assert time.monotonic() < deadline, f"{what}: still not so after {seconds} seconds"
+        await asyncio.sleep(pause)
+    return answer
+
+
+class Suite:
+    """The fixtures of all suites. A backend overrides `new_recipe`."""
+
+    component: ClassVar[str]
+    """The method of `Place` that gives the store under test."""
+
+    @pytest.fixture
+    def new_recipe(self) -> Callable[[], Recipe]:
+        """Give a function that returns the recipe of another empty place at each call."""
+        raise NotImplementedError("override the fixture new_recipe")
+
+    @pytest.fixture
+    def recipe(self, new_recipe: Callable[[], Recipe]) -> Recipe:
+        """Give one empty place."""
+        return new_recipe()
+
+    @pytest.fixture
+    def place(self, recipe: Recipe) -> Place:
+        """Give this test's own handle."""
+        return recipe.place()
+
+    @pytest.fixture
+    def shared(self, recipe: Recipe) -> Recipe:
+        """Give the place to a test that needs more than one handle on it."""
+        if recipe.private:
+            pytest.skip(f"never: {recipe.private}")
+        return recipe
+
+    @pytest.fixture
+    def start(self, shared: Recipe) -> Iterator[Callable[[int], list[Process]]]:
+        """Give a function that starts so many processes, each with its own open handle."""
+        with ExitStack() as stack:
+            yield lambda count: [
+                stack.enter_context(Process(shared, self.component)) for _ in range(count)
+            ]

@@ -1,0 +1,149 @@
+"""Real processes that work on a store, and can be killed, stopped and resumed.
+
+A child opens one store and then does what it is told, one order after the other. Orders may be
+sent ahead: the child is then busy whenever it dies. A child imports no test library.
+"""
+
+import asyncio
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from typing import TYPE_CHECKING, Any, Self
+
+from omniq_nb.models.task import LIVE, Settle, State
+from omniq_nb.storage.base import TaskQueue
+
+if TYPE_CHECKING:
+    from omniq_nb.testing.places import Recipe
+
+Order = str | Callable[..., Awaitable[Any]]
+"""A method of the store, or a module-level coroutine function that is given the store."""
+
+PATIENCE = 120.0
+"""Seconds after which a silent child is a failure. Only a hang ever waits so long."""
+
+
+class Died(Exception):
+    """The child is dead, and has said all that it had to say."""
+
+
+class Process:
+    """A child process with its own handle on a place, open.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The place.
+    component : str
+        The method of the place that gives the store.
+    """
+
+    def __init__(self, recipe: "Recipe", component: str) -> None:
+        ours, theirs = Pipe()
+        program = f"from {__name__} import main; main({theirs.fileno()})"
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", program],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        theirs.close()
+        self._pipe = ours
+        self._pipe.send((recipe, component))
+
+    def start(self, order: Order, *arguments: object) -> None:
+        """Send an order, and do not wait."""
+        self._pipe.send((order, arguments))
+
+    def answer(self) -> Any:
+        """Wait for the outcome of the earliest order that has not been answered.
+
+        Raises
+        ------
+        Died
+            The child died before it answered.
+        AssertionError
+            The order raised, or the child is silent.
+        """
+        try:
+            assert self._pipe.poll(PATIENCE), "the child process hangs"
+            succeeded, outcome = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            raise Died from error
+        assert succeeded, f"in the child process: {outcome}"
+        return outcome
+
+    def run(self, order: Order, *arguments: object) -> Any:
+        """Send an order and wait for its outcome."""
+        self.start(order, *arguments)
+        return self.answer()
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would (``kill -9``)."""
+        self._child.kill()
+        self._child.wait()
+
+    def last_words(self) -> list[Any]:
+        """Give the answers that a killed child had sent and nobody has read."""
+        answers = []
+        with suppress(Died):
+            while True:
+                answers.append(self.answer())
+        return answers
+
+    def stop(self) -> None:
+        """Freeze it, as a closed laptop lid would."""
+        self._child.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen child go on."""
+        self._child.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+        self._pipe.close()
+
+
+def main(descriptor: int) -> None:
+    """Be the child: follow the orders that come through the pipe until it is closed."""
+    pipe = Connection(descriptor)
+    recipe, component = pipe.recv()
+    store = getattr(recipe.place(), component)()
+    with asyncio.Runner() as runner:
+        runner.run(store.open())
+        while True:
+            try:
+                order, arguments = pipe.recv()
+            except EOFError:
+                return
+            function = getattr(store, order) if isinstance(order, str) else order
+            given = arguments if isinstance(order, str) else (store, *arguments)
+            try:
+                answer: tuple[bool, object] = True, runner.run(function(*given))
+                pickle.dumps(answer)
+            except Exception:
+                answer = False, traceback.format_exc()
+            pipe.send(answer)
+
+
+async def drain(queue: TaskQueue, worker: str, limit: int) -> list[str]:
+    """Claim and settle until no task of the queue is left; the ids settled, as acknowledged."""
+    settled: list[str] = []
+    while True:
+        tasks = await queue.claim(["default"], limit, 60.0, worker)
+        outcomes = [Settle(id=t.id, token=t.token, to=State.SUCCEEDED) for t in tasks]
+        accepted = await queue.settle(outcomes)
+        settled += [task.id for task, ok in zip(tasks, accepted, strict=True) if ok]
+        if not tasks:
+            counts = await queue.counts()
+            if not any(number for (_, state), number in counts.items() if state in LIVE):
+                return settled
+            await asyncio.sleep(0.01)

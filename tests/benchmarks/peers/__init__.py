@@ -1,0 +1,1 @@
+"""Peers and limits, one script each: ``python script.py FOLDER`` prints one line of JSON."""
