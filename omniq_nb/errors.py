@@ -19,6 +19,7 @@
     │   ├── TaskExpired                  it was not started within its `ttl`
     │   ├── WorkerLost                   the worker or its process died while it ran
     │   └── ResultExpired                it succeeded, but its result was purged
+    ├── QueryError                       a query that is wrong, or is more than reading
     ├── UnknownTask (LookupError)        no such task, schedule or batch
     └── WaitTimeout (TimeoutError)       waiting is over; the work goes on
 
@@ -118,6 +119,10 @@ class WorkerLost(TaskError):
 
 class ResultExpired(TaskError):
     """The task succeeded, but its result is no longer stored."""
+
+
+class QueryError(OmniQError):
+    """A query is wrong, or is more than one statement that reads. DuckDB's words, if it spoke."""
 
 
 class UnknownTask(OmniQError, LookupError):

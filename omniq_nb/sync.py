@@ -6,6 +6,7 @@ running event loop and in a notebook cell, because the engine has its own loop t
 """
 
 import asyncio
+import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
@@ -437,6 +438,8 @@ class OmniQ:
         self._finalizer = weakref.finalize(
             self, _close_forgotten, self._caller.loop, self._async
         )
+        self._finalizer.atexit = False
+        _open.add(self)
 
     # ---------------------------------------------------------------- life
 
@@ -696,8 +699,19 @@ def _plain(tasks: Sequence[str | Task | Handle[object]]) -> list[str]:
 
 
 def _close_forgotten(loop: LoopThread, client: AsyncOmniQ) -> None:
-    """Close a client that nobody closed; at exit there is little time."""
-    if loop is LoopThread.shared():
-        loop.call(client.close(timeout=1.0))
+    """Close a client that was dropped, without making anybody wait for it."""
+    if not loop.loop.is_closed():
+        asyncio.run_coroutine_threadsafe(client.close(timeout=0), loop.loop)
 
 
+_open: "weakref.WeakSet[OmniQ]" = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for client in list(_open):
+        client.close(timeout=1.0)
+
+
+# Ordinary atexit functions run when thread pools have already been shut down, and closing
+# needs threads. This hook, which concurrent.futures uses for the pools, runs before them.
+threading._register_atexit(_close_all)  # type: ignore[attr-defined]

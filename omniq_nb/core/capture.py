@@ -28,12 +28,12 @@ TRANSCRIPT: "ContextVar[Transcript | None]" = ContextVar("omniq_nb.transcript", 
 
 
 def shortened(head: str, tail: str, cut: int) -> str:
-    """A beginning and an end with a mark for the `cut` characters between them."""
+    """Join a beginning and an end with a mark for the `cut` characters between them."""
     return f"{head}\n[... {cut:,} characters cut ...]\n{tail}" if cut else head + tail
 
 
 def storable(text: str) -> str:
-    """The text without what no store can hold: half surrogate pairs are escaped."""
+    """Escape what no store can hold: halves of surrogate pairs."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

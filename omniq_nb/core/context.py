@@ -108,9 +108,7 @@ class CurrentTask:
         if self._attempt.reason is not None:
             raise TaskCancelled(REASONS[self._attempt.reason])
 
-    def progress(
-        self, done: float, total: float | None = None, message: str | None = None
-    ) -> None:
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Tell how far the work is. Cheap: what nobody saw before the next call is skipped.
 
         Parameters
@@ -135,7 +133,7 @@ class CurrentTask:
 
 
 def current_task() -> CurrentTask | None:
-    """The task that runs this code, or None outside of a task.
+    """Give the task that runs this code, or None outside of a task.
 
     It is known in the thread or coroutine that runs the task and in what inherits its context:
     coroutines, ``asyncio.to_thread``. A bare ``threading.Thread`` does not before Python 3.14:

@@ -45,15 +45,23 @@ class Engine:
         With the project's key.
     defaults : TaskOptions
         What tasks get unless the user says otherwise.
+    result_format : str
+        How plain values are packed: the result storage's `serialization_format`.
     """
 
     def __init__(
-        self, config: OmniQConfig, stores: Stores, codec: Codec, defaults: TaskOptions
+        self,
+        config: OmniQConfig,
+        stores: Stores,
+        codec: Codec,
+        defaults: TaskOptions,
+        result_format: str = "msgpack",
     ) -> None:
         self.config = config
         self.stores = stores
         self.codec = codec
         self.defaults = defaults
+        self.result_format = result_format
         self.submission = Submission(codec)
         self.events = EventLog(stores.event_storage)
         self.outcomes = Outcomes(stores)

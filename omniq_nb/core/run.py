@@ -146,7 +146,7 @@ class Attempt:
         return self._codec.decode_call(self.task.call, context=f"call:{self.task.id}")
 
     def succeed(self, value: object) -> Outcome:
-        """The outcome with this value.
+        """Make the outcome with this value.
 
         Raises
         ------
@@ -166,7 +166,7 @@ class Attempt:
         )
 
     def fail(self, error: BaseException) -> Outcome:
-        """The outcome with this exception: CANCELLED if that is how the task heeded `stop`."""
+        """Make the outcome with this exception: CANCELLED if that is how it heeded `stop`."""
         to = State.FAILED
         if self.reason is not None and isinstance(error, TaskCancelled | asyncio.CancelledError):
             to = State.CANCELLED
@@ -189,7 +189,7 @@ class Attempt:
         )
 
     def _now(self) -> float:
-        """The time by the clock that nobody sets, so that durations are right."""
+        """Tell the time by the clock that nobody sets, so that durations are right."""
         return self.started_at + (time.monotonic() - self._clock)
 
     def _result_context(self) -> str:
@@ -210,7 +210,7 @@ class Coroutines:
             self._runner.close()
 
     def run(self, coroutine: Coroutine[object, object, object], attempt: Attempt) -> object:
-        """The coroutine's value. ``attempt.stop`` cancels it."""
+        """Give the coroutine's value. ``attempt.stop`` cancels it."""
         if self._runner is None:
             # With a factory the thread's current loop stays what it is.
             self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
@@ -253,7 +253,7 @@ def _type_name(kind: type) -> str:
 
 
 def _traceback(error: BaseException) -> str | None:
-    """The traceback below our own frames and asyncio's. None if there is nothing below them."""
+    """Format the traceback below our own frames and asyncio's. None: there is nothing below."""
     frames = error.__traceback__
     while frames is not None and _ours(frames):
         frames = frames.tb_next

@@ -40,6 +40,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import pytest
 
-    module = f"{__name__}.{_MODULES[name]}"
-    pytest.register_assert_rewrite(module)  # a bare assert then says what it compared
-    return getattr(importlib.import_module(module), name)
+    # A bare assert then says what it compared.
+    asserting = {*_MODULES.values(), "comparison", "processes", "scans"}
+    pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in asserting))
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -2,8 +2,10 @@
 
 import asyncio
 import importlib
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -13,6 +15,7 @@ from omniq_nb.storage.base import EventStore, ResultStore, ScheduleStore, Store,
 from omniq_nb.testing.processes import Process
 
 AnyStore = TypeVar("AnyStore", bound=Store)
+Answer = TypeVar("Answer")
 
 
 class Place(Protocol):
@@ -68,6 +71,29 @@ async def until(
         assert time.monotonic() < deadline, f"{what}: still not so after {seconds} seconds"
         await asyncio.sleep(pause)
     return answer
+
+
+def drive(operation: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run a method of an immediate store with no event loop."""
+    try:
+        operation.send(None)
+    except StopIteration as finished:
+        answer: Answer = finished.value
+        return answer
+    operation.close()
+    raise AssertionError("an immediate store suspended")
+
+
+def in_threads(count: int, work: Callable[[int], Answer]) -> list[Answer]:
+    """Run `work(number)` in so many threads, all at the same moment."""
+    barrier = threading.Barrier(count)
+
+    def start(number: int) -> Answer:
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(start, range(count)))
 
 
 class Suite:

@@ -2,12 +2,10 @@
 
 import asyncio
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,7 +23,7 @@ from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
 from omniq_nb.storage.base import Query, TaskQueue
 from omniq_nb.storage.tables import TASKS, table
 from omniq_nb.testing.comparison import compare_random_histories
-from omniq_nb.testing.places import Place, Recipe, Suite, opened, until
+from omniq_nb.testing.places import Place, Recipe, Suite, drive, in_threads, opened, until
 from omniq_nb.testing.processes import Process, drain
 from omniq_nb.testing.samples import (
     MEGABYTES_50,
@@ -39,7 +37,6 @@ from omniq_nb.testing.samples import (
 )
 from omniq_nb.testing.scans import Row, by, column_sets, rows
 
-Answer = TypeVar("Answer")
 StartProcesses = Callable[[int], list[Process]]
 
 LONG = 600.0
@@ -56,12 +53,13 @@ async def claim(
 
 
 async def claim_one(queue: TaskQueue, lease: float = LONG) -> Task:
-    (only,) = await claim(queue, limit=1, lease=lease)
-    return only
+    held = await claim(queue, limit=1, lease=lease)
+    assert held, "no task is due"
+    return held[0]
 
 
 async def states(queue: TaskQueue, *ids: str) -> list[State | None]:
-    return [found and found.state for found in await queue.get(ids)]
+    return [found.state if found else None for found in await queue.get(ids)]
 
 
 async def get_one(queue: TaskQueue, id: str) -> Task:
@@ -95,17 +93,6 @@ async def add_finished(queue: TaskQueue, id: str, to: State) -> Task:
     if to is not State.EXPIRED:
         assert await finish(queue, held, to, error="ValueError: no")
     return held
-
-
-def drive(operation: Coroutine[Any, Any, Answer]) -> Answer:
-    """Run a method of an immediate store with no event loop."""
-    try:
-        operation.send(None)
-    except StopIteration as finished:
-        answer: Answer = finished.value
-        return answer
-    operation.close()
-    raise AssertionError("an immediate store suspended")
 
 
 class TaskQueueSuite(Suite):
@@ -493,9 +480,7 @@ class TaskQueueSuite(Suite):
 
     # ---------------------------------------------------------------- time to live
 
-    async def test_a_task_past_its_ttl_expires_and_is_reported_once(
-        self, queue: TaskQueue
-    ) -> None:
+    async def test_a_task_past_its_ttl_expires_and_is_reported_once(self, queue: TaskQueue) -> None:
         await queue.add([task("old", expires_at=NOON), task("good", expires_at=NEVER)])
         old, good = await claim(queue)
         assert (old.id, old.state, old.error) == ("old", State.EXPIRED, EXPIRED_ERROR)
@@ -943,7 +928,7 @@ class TaskQueueSuite(Suite):
     @pytest.mark.heavy
     async def test_a_call_may_have_fifty_megabytes(self, queue: TaskQueue) -> None:
         big = random.Random(0).randbytes(MEGABYTES_50)
-        await queue.add([task("big", call=big), task("small")])
+        await queue.add([task("big", call=big), task("small", queue="other")])
         assert (await get_one(queue, "big")).call == b""
         held = await claim_one(queue)
         assert held.call == big
@@ -1029,9 +1014,7 @@ class TaskQueueSuite(Suite):
         added = await asyncio.gather(*(queue.add([task(str(n))]) for n in range(200)))
         assert added == [[True]] * 200
         held = await asyncio.gather(*(claim(queue, limit=3) for _ in range(80)))
-        assert Counter(each.id for some in held for each in some) == {
-            str(n): 1 for n in range(200)
-        }
+        assert Counter(each.id for some in held for each in some) == {str(n): 1 for n in range(200)}
 
     async def test_a_cancelled_operation_leaves_the_queue_usable(self, queue: TaskQueue) -> None:
         for number in range(30):
@@ -1050,7 +1033,9 @@ class TaskQueueSuite(Suite):
             # What was cancelled may still be on its way, but it comes as a whole or not at all.
             both = await states(queue, pair[0].id, pair[1].id)
             assert both[0] == both[1]
-        added = await queue.add([task(f"{number}{letter}") for number in range(30) for letter in "ab"])
+        added = await queue.add(
+            [task(f"{number}{letter}") for number in range(30) for letter in "ab"]
+        )
         assert len(added) == 60
         held = await claim(queue)
         assert len({each.id for each in held}) == 60
@@ -1064,10 +1049,8 @@ class TaskQueueSuite(Suite):
         if not queue.immediate:
             return
         drive(queue.open())
-        barrier = threading.Barrier(6)
 
         def work(thread: int) -> list[str]:
-            barrier.wait()
             done = []
             for number in range(20):
                 assert drive(queue.add([task(f"{thread}-{number}")])) == [True]
@@ -1078,8 +1061,7 @@ class TaskQueueSuite(Suite):
             return done
 
         try:
-            with ThreadPoolExecutor(6) as threads:
-                done = [name for names in threads.map(work, range(6)) for name in names]
+            done = [name for names in in_threads(6, work) for name in names]
             done += ids(drive(queue.claim(["default"], 200, LONG, "rest")))
             assert Counter(done) == {f"{t}-{n}": 1 for t in range(6) for n in range(20)}
             assert len(rows(drive(queue.scan(Query())), TASKS, "created_at")) == 120
@@ -1113,11 +1095,11 @@ class TaskQueueSuite(Suite):
     ) -> None:
         names = [str(number) for number in range(2_000)]
         processes = start(4)
+        await queue.add([task(name) for name in names])
         for process in processes:
-            process.run("counts")  # all are up before there is work
+            process.run("counts")  # all are up before the race
         for number, process in enumerate(processes):
             process.start(drain, f"worker-{number}", 1 + 5 * number)
-        await queue.add([task(name) for name in names])
         settled = [process.answer() for process in processes]
         assert Counter(name for some in settled for name in some) == dict.fromkeys(names, 1)
         assert await queue.counts() == {("default", State.SUCCEEDED): 2_000}
@@ -1167,7 +1149,7 @@ class TaskQueueSuite(Suite):
         assert await states(queue, held[0].id) == [State.SUCCEEDED]
 
     async def test_every_acknowledged_task_survives_a_kill(
-        self, queue: TaskQueue, start: StartProcesses
+        self, shared: Recipe, queue: TaskQueue, start: StartProcesses
     ) -> None:
         for life, writer in enumerate(start(3)):
             batches = [[task(f"{life}-{n}-{part}") for part in range(100)] for n in range(60)]
@@ -1181,9 +1163,28 @@ class TaskQueueSuite(Suite):
                 assert all(known) or n >= acknowledged, f"batch {n} of {acknowledged} was lost"
                 assert all(known) or not any(known), f"batch {n} is there in part"
             assert await queue.add([task(f"{life}")]) == [True], "and the queue is not locked"
-        known = sum((await queue.counts()).values())
+        counted = sum((await queue.counts()).values())
         held = await claim(queue, limit=20_000)
-        assert len({each.id for each in held}) == len(held) == known
+        assert len({each.id for each in held}) == len(held) == counted
+        async with opened(shared.place().task_queue()) as reopened:
+            assert sum((await reopened.counts()).values()) == counted
+
+    async def test_a_process_frozen_in_the_middle_of_a_write_does_not_freeze_the_loop(
+        self, queue: TaskQueue, start: StartProcesses
+    ) -> None:
+        (writer,) = start(1)
+        writer.run("counts")
+        for number in range(6):
+            writer.start("add", [task(f"{number}-{part}") for part in range(3_000)])
+            await asyncio.sleep(0.01 * number)
+            writer.stop()
+            adding = asyncio.create_task(queue.add([task(f"{number}")]))
+            before = time.monotonic()
+            await asyncio.sleep(0.05)
+            assert time.monotonic() - before < 5.0, "the loop stood still"
+            writer.resume()
+            assert await asyncio.wait_for(adding, SOON) == [True]
+            assert all(writer.answer())
 
     async def test_a_frozen_worker_that_wakes_after_its_lease_is_refused(
         self, queue: TaskQueue, start: StartProcesses

@@ -29,7 +29,7 @@ ODD_NAMES = (
     'say "hello"',
     "`backtick`",
     "'; DROP TABLE tasks; --",
-    "\" OR \"\"=\"",
+    '" OR ""="',
     "100%",
     "%s %(name)s {0} {name} ${HOME} $1",
     "under_score",
@@ -65,7 +65,9 @@ ODD_NAMES = (
 
 def task(id: str, **fields: Any) -> Task:
     """Make a task that is due at once."""
-    return Task(**{"id": id, "name": "demo.work", "call": id.encode(), "created_at": NOON, **fields})
+    return Task(
+        **{"id": id, "name": "demo.work", "call": id.encode(), "created_at": NOON, **fields}
+    )
 
 
 def full_task(id: str) -> Task:

@@ -1,5 +1,7 @@
 """Reading a scan the way a user's query does: through DuckDB, Arrow rows and files together."""
 
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import duckdb
@@ -38,7 +40,7 @@ def rows(scan: Scan, schema: pa.Schema, time_column: str, query: Query | None = 
         assert given == field.type, f"{field.name} is {given}, not {field.type}"
     names = ", ".join(f'"{name}"' for name in wanted.names)
     conditions, values = _conditions(query, time_column)
-    with duckdb.connect() as connection:
+    with _database().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("fresh", scan.table)
         source = f"SELECT {names} FROM fresh"
@@ -49,7 +51,7 @@ def rows(scan: Scan, schema: pa.Schema, time_column: str, query: Query | None = 
             )
             values["files"] = list(scan.files)
         sql = f"SELECT * FROM ({source}) WHERE {' AND '.join(conditions)}"
-        found = connection.execute(sql, values).to_arrow_table()
+        found = connection.sql(sql, params=values).to_arrow_table()
     for field in wanted:
         given = found.schema.field(field.name).type
         assert given == field.type, f"{field.name} reads as {given}, not {field.type}"
@@ -57,13 +59,19 @@ def rows(scan: Scan, schema: pa.Schema, time_column: str, query: Query | None = 
     return listed
 
 
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """Keep one empty database: to make one takes longer than most scans."""
+    return duckdb.connect()
+
+
 def _conditions(query: Query, time_column: str) -> tuple[list[str], dict[str, object]]:
     conditions, values = ["true"], dict[str, object]()
     if query.since is not None:
-        conditions.append(f"epoch_us({time_column}) >= $since")
+        conditions.append(f'epoch_us("{time_column}") >= $since')
         values["since"] = microseconds(query.since)
     if query.until is not None:
-        conditions.append(f"epoch_us({time_column}) < $until")
+        conditions.append(f'epoch_us("{time_column}") < $until')
         values["until"] = microseconds(query.until)
     for number, (column, accepted) in enumerate(query.equals.items()):
         conditions.append(f'list_contains($accepted{number}, "{column}")')
@@ -82,7 +90,7 @@ def column_sets(schema: pa.Schema, needed: tuple[str, ...]) -> list[tuple[str, .
     Each choice has the `needed` ones too, without which the rows could not be told apart.
     """
     names = schema.names
-    chosen = [(name,) for name in names]
-    chosen += [pair[::-1] for pair in zip(names, names[1:], strict=False)]
+    chosen: list[tuple[str, ...]] = [(name,) for name in names]
+    chosen += [(second, first) for first, second in pairwise(names)]
     chosen += [tuple(field.name for field in schema if field.type == TIME)]
     return [tuple(dict.fromkeys((*choice, *needed))) for choice in chosen]

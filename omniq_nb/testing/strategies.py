@@ -33,9 +33,7 @@ def tasks(draw: st.DrawFn) -> Task:
 @st.composite
 def endings(draw: st.DrawFn) -> Settle:
     """Make an outcome of a claim that is yet to be filled in."""
-    to = draw(
-        st.sampled_from([State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUEUED])
-    )
+    to = draw(st.sampled_from([State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUEUED]))
     return Settle(
         id="",
         token=0,

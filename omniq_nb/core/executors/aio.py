@@ -1,6 +1,7 @@
 """Attempts as coroutines of one thread of their own: many that wait, at no cost."""
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import threading
@@ -19,15 +20,15 @@ from omniq_nb.models.task import Task
 MOST_THREADS = 32
 """The most plain functions that run at the same time."""
 
-LEAVING = 5.0
-"""Seconds that the loop has to cancel what is left."""
+LEAVING = 2.0
+"""Seconds for which `stop` waits until what is left has been cancelled."""
 
 
 class AsyncExecutor(Executor):
-    """Runs coroutine functions on an event loop of its own, so that a task that blocks does not
-    stall the engine's. Cancelling and timeouts end a coroutine by cancellation.
+    """Runs coroutines on an event loop of its own: one that blocks does not stall the engine's.
 
-    Plain functions, which would block all others, run in a `ThreadExecutor` beside it.
+    Cancelling and timeouts end a coroutine by cancellation, so it can clean up. Plain
+    functions, which would block all others, run in a `ThreadExecutor` beside it.
     """
 
     kind: ClassVar[str] = "async"
@@ -36,9 +37,7 @@ class AsyncExecutor(Executor):
         self, concurrency: int, codec: Codec, notify: Callable[[], None], prefer: str
     ) -> None:
         super().__init__(concurrency, codec, notify, prefer)
-        self._plain = ThreadExecutor(
-            min(concurrency, MOST_THREADS), codec, self._announce, prefer
-        )
+        self._plain = ThreadExecutor(min(concurrency, MOST_THREADS), codec, self._announce, prefer)
         self._plain_started = False
         self._thread = threading.Thread(target=self._serve, name="omniq async", daemon=True)
         self._stopping = asyncio.Event()
@@ -59,13 +58,13 @@ class AsyncExecutor(Executor):
         self._loop.call_soon_threadsafe(self._pump)
 
     def take(self) -> tuple[list[Outcome], list[Progress]]:
-        """What finished and what was reported, coroutines first."""
+        """Take what finished and what was reported, coroutines first."""
         outcomes, progress = super().take()
         plain_outcomes, plain_progress = self._plain.take()
         return outcomes + plain_outcomes, progress + plain_progress
 
     def running(self) -> dict[str, float]:
-        """The coroutines and the plain functions under way."""
+        """List the coroutines and the plain functions under way."""
         return super().running() | self._plain.running()
 
     def backlog(self) -> int:
@@ -97,7 +96,8 @@ class AsyncExecutor(Executor):
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         abandoned += self._plain.stop(left)
         abandoned += self._abandon()
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(LEAVING)
         return abandoned
 
@@ -117,9 +117,7 @@ class AsyncExecutor(Executor):
             running = self._loop.create_task(self._run(attempt))
             self._active[running] = attempt
             running.add_done_callback(self._done)
-            attempt.interrupt = functools.partial(
-                self._loop.call_soon_threadsafe, running.cancel
-            )
+            attempt.interrupt = functools.partial(self._loop.call_soon_threadsafe, running.cancel)
             if attempt.reason is not None:
                 running.cancel()  # asked a moment too early to be interrupted
             if attempt.task.timeout is not None:

@@ -62,7 +62,7 @@ class Executor(ABC):
         """Queue for execution. Never blocks."""
 
     def take(self) -> tuple[list[Outcome], list[Progress]]:
-        """What finished and what was reported since the last take, oldest first."""
+        """Take what finished and what was reported since the last take, oldest first."""
         if self._notified.locked():
             self._notified.release()
         outcomes = [self._outcomes.popleft() for _ in range(len(self._outcomes))]
@@ -71,12 +71,12 @@ class Executor(ABC):
         return outcomes, progress
 
     def running(self) -> dict[str, float]:
-        """The tasks really under way, with the time at which each was started."""
+        """List the tasks really under way, with the time at which each was started."""
         with self._lock:
             return {attempt.task.id: attempt.started_at for attempt in self._running}
 
     def backlog(self) -> int:
-        """How many submitted tasks are not started."""
+        """Count the submitted tasks that are not started."""
         return len(self._queued)
 
     def withdraw(self) -> list[Task]:

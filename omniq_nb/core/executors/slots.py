@@ -55,7 +55,7 @@ class SlotExecutor(Executor):
 
     @abstractmethod
     def _slot(self) -> AbstractContextManager[Slot]:
-        """What one slot thread needs, for as long as it lives."""
+        """Set up what one slot thread needs, for as long as it lives."""
 
     def start(self) -> None:
         """Start the slot threads."""
@@ -84,20 +84,21 @@ class SlotExecutor(Executor):
         self.resize(0)
         with self._lock:
             self._changed.wait_for(lambda: not self._slots, timeout)
-            stuck = set() if self.kills else set(self._slots)
-            self._slots.clear()
+            for thread, attempt in list(self._slots.items()):
+                if attempt in self._running:
+                    self._give_up(thread)
         abandoned += self._abandon()
         with self._lock:
             self._stopped = True
             self._changed.notify_all()
-            threads = [*self._threads - stuck, *([self._watcher] if self._watcher else [])]
+            threads = [*self._threads, *([self._watcher] if self._watcher else [])]
         deadline = time.monotonic() + LEAVING
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return abandoned
 
     def _fill(self) -> None:
-        """Start the threads that are missing. The lock is held."""
+        """Start the slot threads that are missing. The lock is held."""
         while len(self._slots) < self._concurrency:
             thread = threading.Thread(target=self._work, name=f"omniq {self.kind}", daemon=True)
             self._slots[thread] = None
@@ -105,7 +106,7 @@ class SlotExecutor(Executor):
             thread.start()
 
     def _work(self) -> None:
-        """The life of a slot thread."""
+        """Live the life of a slot thread."""
         thread = threading.current_thread()
         try:
             with self._slot() as slot:
@@ -181,7 +182,13 @@ class SlotExecutor(Executor):
         with self._lock:
             for thread, busy_with in self._slots.items():
                 if busy_with is attempt:
-                    del self._slots[thread]
-                    self._changed.notify_all()
+                    self._give_up(thread)
                     break
             self._fill()
+
+    def _give_up(self, thread: threading.Thread) -> None:
+        """Let a thread be no slot any more, though it may be stuck. The lock is held."""
+        del self._slots[thread]
+        self._changed.notify_all()
+        if not self.kills:
+            self._threads.discard(thread)  # nobody can wait for it

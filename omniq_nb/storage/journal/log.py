@@ -11,7 +11,7 @@ Not here: what entries mean (`replica`, and the folds in `queue` and `schedules`
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -147,7 +147,7 @@ class StoredLog(Log):
 
     @abstractmethod
     async def load(self) -> tuple[int, Entry | None]:
-        """Give the newest checkpoint and the number up to which it holds; (0, None): an empty state."""
+        """Give the newest checkpoint and the number up to which it holds; (0, None): none yet."""
 
     @abstractmethod
     async def newest_checkpoint(self) -> int:
@@ -169,8 +169,8 @@ class StoredLog(Log):
         """Parts of a blob, each given by offset and length. None: it was deleted."""
 
     @abstractmethod
-    async def delete_blob(self, name: str) -> None:
-        """Delete a blob. Unknown names are ignored."""
+    async def delete_blobs(self, names: Iterable[str]) -> None:
+        """Delete blobs, as far as possible: `sweep_blobs` finds what is left."""
 
     @abstractmethod
     async def sweep_blobs(self, keep: Container[str]) -> None:

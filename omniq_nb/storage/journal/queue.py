@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -266,7 +267,7 @@ class JournalTaskQueue(TaskQueue):
 
             return Scan(tables.table(tasks, tables.select(tables.TASKS, query.columns)))
 
-        return await self._replica.aside(table(), slow=True)
+        return await self._replica.aside(table, slow=True)
 
     async def purge(self, before: float) -> int:
         """See `TaskQueue`."""
@@ -287,8 +288,7 @@ class JournalTaskQueue(TaskQueue):
 
         outcome, unneeded = await self._replica.publish(command, True, take, slow)
         if self._replica.stored:
-            for blob in unneeded:
-                await self._replica.aside(self._replica.stored.delete_blob(blob), slow=False)
+            await self._replica.stored.delete_blobs(unneeded)
         return outcome
 
     async def _without_big_calls(self, tasks: Sequence[Task]) -> Sequence[Task]:
@@ -308,7 +308,7 @@ class JournalTaskQueue(TaskQueue):
                 offset += len(task.call)
                 task = replace(task, call=_REFERENCE + msgspec.msgpack.encode(reference))
             referring.append(task)
-        await self._replica.aside(stored.put_blob(blob, parts), slow=True)
+        await self._replica.aside(lambda: stored.put_blob(blob, parts), slow=True)
         return referring
 
     async def _with_big_calls(self, tasks: list[Task]) -> list[Task]:
@@ -320,13 +320,14 @@ class JournalTaskQueue(TaskQueue):
         for task in tasks:
             if (reference := _reference(task.call)) is not None:
                 wanted.setdefault(reference.blob, []).append((task, reference))
-        if not wanted or self._replica.stored is None:
+        stored = self._replica.stored
+        if not wanted or stored is None:
             return tasks
         gone = set()
         for blob, group in wanted.items():
             spans = [(reference.offset, reference.length) for _, reference in group]
             big = sum(length for _, length in spans) > BIG_BLOB
-            calls = await self._replica.aside(self._replica.stored.get_blob(blob, spans), slow=big)
+            calls = await self._replica.aside(partial(stored.get_blob, blob, spans), slow=big)
             if calls is None:
                 LOG.warning("The payload of %d claimed tasks is gone", len(group))
                 gone |= {task.id for task, _ in group}

@@ -141,7 +141,7 @@ class Replica(Generic[F]):
         self._covered = 0
         self._bytes = 0
         self._dumped = 0
-        self._patience = 1.0
+        self._patience = random.uniform(1.0, 2.0)
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -252,12 +252,12 @@ class Replica(Generic[F]):
                 except TimeoutError:
                     new = await self._size_of_next() > 0
 
-    async def aside(self, work: Coroutine[None, None, T], slow: bool) -> T:
-        """Await work on the log that needs no lock (its blobs), off the event loop if slow."""
+    async def aside(self, job: Callable[[], Coroutine[None, None, T]], slow: bool) -> T:
+        """Do what needs no lock (blobs, tables), off the event loop if it is slow."""
         with _store_errors():
             if slow and self.log.immediate and _on_loop():
-                return await asyncio.to_thread(finish, work)
-            return await work
+                return await asyncio.to_thread(lambda: finish(job()))
+            return await job()
 
     # ---------------------------------------------------------------- one at a time
 
@@ -428,8 +428,12 @@ class Replica(Generic[F]):
             taken = await self._turn(job, slow=True)
             if taken is not None:
                 number, checkpoint, blobs = taken
-                await self.aside(stored.save(number, checkpoint), slow=True)
-                await self.aside(stored.sweep_blobs(blobs), slow=True)
+
+                async def save() -> None:
+                    await stored.save(number, checkpoint)
+                    await stored.sweep_blobs(blobs)
+
+                await self.aside(save, slow=True)
         except StoreError as error:
             # What was published is safe: the log is only longer than it need be.
             LOG.warning("No checkpoint could be saved: %s", error)

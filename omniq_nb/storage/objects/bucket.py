@@ -7,6 +7,9 @@ strings. The calls block; a bucket behind a network serves many paths of one cal
 Not here: what the objects mean (`segments`).
 """
 
+# pathlib would take as long as the calls themselves.
+# ruff: noqa: PTH100, PTH104, PTH108, PTH116, PTH120, PTH123, PTH208
+
 import os
 import secrets
 import time
@@ -47,7 +50,7 @@ class Bucket(ABC):
         """
 
     @abstractmethod
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """Give the names of the objects and folders directly in `folder`; none if it is missing."""
 
     @abstractmethod
@@ -121,7 +124,7 @@ class LocalBucket(Bucket):
                 "It must be writable and on a file system with hard links."
             ) from error
 
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """One look at the folder."""
         try:
             return os.listdir(f"{self._root}/{folder}")
@@ -145,7 +148,7 @@ class LocalBucket(Bucket):
     def reader(self, path: str) -> BinaryIO:
         """Open the file."""
         try:
-            return open(f"{self._root}/{path}", "rb", buffering=0)  # type: ignore[return-value]
+            return open(f"{self._root}/{path}", "rb", buffering=0)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -180,11 +183,17 @@ class LocalBucket(Bucket):
 
     def delete(self, paths: Iterable[str]) -> None:
         """One file after the other."""
+        folders = set()
         for path in paths:
             try:
-                _unlink(f"{self._root}/{path}")
+                os.unlink(f"{self._root}/{path}")
+            except FileNotFoundError:
+                continue
             except OSError as error:
                 raise _failed("delete", path, error) from error
+            folders.add(os.path.dirname(path))
+        for folder in folders:  # what is gone must not come back with a power cut
+            self._sync_folder(folder)
 
     def url(self, path: str) -> str:
         """Give the absolute path."""
@@ -247,4 +256,4 @@ def _unlink(path: str) -> None:
 
 def _failed(verb: str, path: str, error: OSError) -> StoreError:
     reason = error.strerror or str(error)
-    return StoreError(f"Could not {verb} {path!r}: {reason}. Nothing was half-written.")
+    return StoreError(f"Could not {verb} {path!r}: {reason}.")

@@ -24,9 +24,9 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -48,8 +48,14 @@ RELIST = 60.0
 CACHED = 64 * 1024 * 1024
 """Bytes of rows kept in memory beside the fresh ones."""
 
+OWN = 1_000
+"""Fresh segments of our own of which the rows are kept until we look at them."""
+
 MANIFESTS_KEPT = 5
 COMPACTED = "compacted-"
+
+Key = tuple[str, int, tuple[str, ...]]
+"""A path, a row group, columns."""
 
 T = TypeVar("T")
 
@@ -97,7 +103,7 @@ class Segment(msgspec.Struct, frozen=True):
     path : str
         In the bucket.
     rows, size : int
-        Rows and bytes.
+        Rows, and the bytes that they take in memory.
     since, until : int or None
         The first and last time of a row. None: no row has one.
     expires : int or None
@@ -144,26 +150,33 @@ class View(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A row group of a compacted segment, with the bounds of the column it is sorted by.
+    """A row group of a compacted segment.
 
-    `low` and `high` are None where there are no statistics: anything may be in it.
+    Attributes
+    ----------
+    segment : Segment
+        Of which it is part.
+    number : int
+        Which part, from 0.
+    low, high : bytes, int or None
+        Bounds of the column by which the segment is sorted: text as UTF-8, times as
+        microseconds. None: there are no statistics, so anything may be in it.
+    tokens : tuple of int, or None
+        Bounds of the column `token`, likewise.
     """
 
     segment: Segment
     number: int
-    low: object
-    high: object
-    statistics: Mapping[str, tuple[int, int]]
-
-    def may_hold(self, low: object, high: object) -> bool:
-        """Whether a row between these bounds may be in it."""
-        if self.low is None:
-            return True
-        return not (low > self.high or high < self.low)  # type: ignore[operator]
+    low: Any
+    high: Any
+    tokens: tuple[int, int] | None
 
 
-class Vanished(Exception):
+class Vanished(StoreError):
     """A segment of the view at hand was deleted since: take a new one."""
+
+    def __init__(self) -> None:
+        super().__init__("A segment that should be there is missing: was it deleted by hand?")
 
 
 class Segments:
@@ -181,7 +194,6 @@ class Segments:
         self.bucket = bucket
         self.kind = kind
         self._lock = threading.Lock()
-        self._manifest = Manifest(version=-1)
         self._view: View | None = None
         self._listings: dict[str, tuple[object, list[str]]] = {}
         self._relist_at = 0.0
@@ -200,7 +212,7 @@ class Segments:
     # ---------------------------------------------------------------- writing
 
     def publish(self, rows: pa.Table, mark: str = "") -> None:
-        """Store rows as one fresh segment. `mark` becomes part of its name."""
+        """Store rows as one fresh segment. `mark` ends its name."""
         path = f"{self.dated_folder()}/{new_name()}{mark}.parquet"
         data = pa.BufferOutputStream()
         # So few rows are not worth dictionaries and statistics, which would double the time.
@@ -212,15 +224,12 @@ class Segments:
             write_statistics=False,
             store_schema=False,
         )
-        self._own[path] = rows.select(self.kind.shown.names)  # spares us reading it
-        self._cache.put((path, 0), rows)
-        try:
-            self.bucket.write(path, data.getvalue())
-        except BaseException:
-            self._own.pop(path, None)
-            raise
-        while len(self._own) > 1_000:
+        # Spare us reading them; nobody looks for them there before the segment is listed.
+        self._own[path] = rows.select(self.kind.shown.names)
+        self._cache.put((path, 0, tuple(rows.column_names)), rows)
+        while len(self._own) > OWN:
             self._own.popitem(last=False)
+        self.bucket.write(path, data.getvalue())
 
     def write_compacted(self, rows: pa.Table, folder: str) -> Segment:
         """Store sorted rows as one segment, which does not count before it is committed."""
@@ -238,17 +247,16 @@ class Segments:
             store_schema=False,
         )
         path = f"{folder}/{COMPACTED}{new_name()}.parquet"
-        encoded = data.getvalue()
         since, until = _bounds(rows[kind.time])
         segment = Segment(
             path=path,
             rows=rows.num_rows,
-            size=encoded.size,
+            size=rows.nbytes,
             since=since,
             until=until,
             expires=_bounds(rows[kind.expires])[0] if kind.expires else None,
         )
-        self.bucket.write(path, encoded)
+        self.bucket.write(path, data.getvalue())
         return segment
 
     def commit(
@@ -290,6 +298,8 @@ class Segments:
         if not self.bucket.create(path, msgspec.json.encode(manifest)):
             return False
         self.bucket.delete([*fresh, *others])
+        for path in fresh:
+            self._cache.drop((path, 0, tuple(self.kind.schema.names)))
         self.bucket.delete(
             self._manifest_path(number)
             for number in self._manifest_numbers()
@@ -298,7 +308,7 @@ class Segments:
         return True
 
     def dated_folder(self, now: float | None = None) -> str:
-        """The folder of what is written now: the date is UTC."""
+        """Give the folder of what is written now: the date is UTC."""
         date = datetime.fromtimestamp(time.time() if now is None else now, UTC)
         return f"{self.kind.folder}/date={date:%Y-%m-%d}"
 
@@ -311,17 +321,17 @@ class Segments:
                 newest = self._newest()
                 if newest is None:
                     raise StoreError(f"{self.bucket.url(self.kind.folder)} lost its manifest")
-                changed = newest != self._manifest.version
-                if changed:
+                manifest = None if self._view is None else self._view.manifest
+                if manifest is None or newest != manifest.version:
                     (data,) = self.bucket.read([self._manifest_path(newest)])
                     if data is None:
                         continue
-                    self._manifest = self._decode(data)
-                listed = self._list_fresh(changed)
+                    manifest = self._decode(data)
+                view = View(manifest, self._list_fresh(manifest))
                 if self._newest() == newest:
                     break
-            if self._view is None or changed or listed != self._view.fresh:
-                self._view = View(self._manifest, listed)
+            if view != self._view:
+                self._view = view
             return self._view
 
     def orphans(self, before: float) -> list[str]:
@@ -359,31 +369,30 @@ class Segments:
             )
         return manifest
 
-    def _list_fresh(self, changed: bool) -> tuple[str, ...]:
+    def _list_fresh(self, manifest: Manifest) -> tuple[str, ...]:
         """Look for fresh segments where there can be news."""
-        folders = self._dated_folders()
-        looked_at = folders
+        known = self._view.fresh if self._view is not None else ()
+        folders = looked_at = self._dated_folders()
         if time.monotonic() < self._relist_at:
             # Writers put into today's folder. What a new manifest replaced may lie in any
             # folder that had fresh segments.
-            recent = self.dated_folder(time.time() - timedelta(days=1).total_seconds())
+            recent = self.dated_folder(time.time() - 24 * 3600.0)
             held = set()
-            if self._view is not None:
-                held = {path.rpartition("/")[0] for path in self._view.fresh}
-            looked_at = [f for f in folders if f >= recent or (changed and f in held)]
+            if self._view is not None and manifest is not self._view.manifest:
+                held = {_folder(path) for path in known}
+            looked_at = [folder for folder in folders if folder >= recent or folder in held]
         else:
             self._relist_at = time.monotonic() + RELIST
-        replaced = {garbage.path for garbage in self._manifest.garbage}
+        replaced = {garbage.path for garbage in manifest.garbage}
         fresh = [
             path
             for folder in looked_at
             for name in self._names(folder)
             if not name.startswith(COMPACTED) and (path := f"{folder}/{name}") not in replaced
         ]
-        if looked_at is not folders and self._view is not None:
-            skipped = set(folders).difference(looked_at)
-            fresh += [p for p in self._view.fresh if p.rpartition("/")[0] in skipped]
-        return tuple(sorted(fresh, key=_by_age))
+        skipped = set(folders).difference(looked_at)
+        fresh += [path for path in known if _folder(path) in skipped]
+        return tuple(sorted(fresh, key=by_age))
 
     def _dated_folders(self) -> list[str]:
         kind = self.kind.folder
@@ -395,7 +404,7 @@ class Segments:
         known = self._listings.get(folder)
         if known is not None and stamp is not None and known[0] == stamp:
             return known[1]
-        names = self.bucket.list(folder)
+        names = self.bucket.names(folder)
         self._listings[folder] = (stamp, names)
         return names
 
@@ -404,7 +413,7 @@ class Segments:
     def fresh_rows(self, view: View) -> dict[str, pa.Table]:
         """Give the rows of the fresh segments by path, oldest first, as a scan shows them."""
         with self._lock:
-            known = self._fresh
+            known = dict(self._fresh)
             for path in view.fresh:
                 if path not in known and (own := self._own.pop(path, None)) is not None:
                     known[path] = own
@@ -414,34 +423,34 @@ class Segments:
             self._fresh = {path: known[path] for path in view.fresh}
             return self._fresh
 
-    def whole(self, paths: Sequence[str]) -> list[pa.Table]:
-        """Read fresh segments with all their columns."""
-        return self._read_whole(paths, self.kind.schema.names)
-
-    def block(self, path: str, group: int) -> pa.Table:
-        """Read one row group with all its columns, or remember it."""
-        rows = self._cache.get((path, group))
-        if rows is None:
-            rows = self.read_group(path, group, self.kind.schema.names)
-            self._cache.put((path, group), rows)
-        return rows
+    def whole(self, paths: Sequence[str]) -> dict[str, pa.Table]:
+        """Give fresh segments with all their columns; our own recent ones are still in memory."""
+        names = self.kind.schema.names
+        found = {path: self._cache.get((path, 0, tuple(names))) for path in paths}
+        missing = [path for path, rows in found.items() if rows is None]
+        found.update(zip(missing, self._read_whole(missing, names), strict=True))
+        return found
 
     def read_group(self, path: str, group: int, columns: Sequence[str]) -> pa.Table:
-        """Read some columns of one row group."""
-        return self._read(path, columns, lambda file, names: file.read_row_group(group, names))
+        """Read some columns of one row group, or remember them."""
+        key = (path, group, tuple(columns))
+        rows = self._cache.get(key)
+        if rows is None:
+            rows = self._read(path, columns, lambda file, names: file.read_row_group(group, names))
+            self._cache.put(key, rows)
+        return rows
 
     def read(self, path: str, columns: Sequence[str]) -> pa.Table:
         """Read some columns of a segment."""
         return self._read(path, columns, lambda file, names: file.read(names))
 
     def groups(self, segments: Iterable[Segment]) -> list[Group]:
-        """Give the row groups of compacted segments."""
-        found = []
-        for segment in segments:
-            if segment.path not in self._groups:
-                self._groups[segment.path] = self._read_groups(segment)
-            found += self._groups[segment.path]
-        return found
+        """Give the row groups of all compacted segments of a view."""
+        wanted = tuple(segments)
+        known = self._groups
+        groups = {s.path: known.get(s.path) or self._read_groups(s) for s in wanted}
+        self._groups = groups
+        return [group for segment in wanted for group in groups[segment.path]]
 
     def _read_groups(self, segment: Segment) -> list[Group]:
         try:
@@ -455,11 +464,15 @@ class Segments:
             bounds = {}
             for index in range(group.num_columns):
                 column = group.column(index)
-                statistics = column.statistics
-                if column.path_in_schema in (self.kind.order, "token") and statistics.has_min_max:
-                    bounds[column.path_in_schema] = (statistics.min, statistics.max)
-            low, high = bounds.pop(self.kind.order, (None, None))
-            groups.append(Group(segment, number, low, high, bounds))
+                known = column.statistics
+                if (
+                    column.path_in_schema in (self.kind.order, "token")
+                    and known is not None
+                    and known.has_min_max
+                ):
+                    bounds[column.path_in_schema] = (known.min_raw, known.max_raw)
+            low, high = bounds.get(self.kind.order, (None, None))
+            groups.append(Group(segment, number, low, high, bounds.get("token")))
         return groups
 
     def _read(
@@ -482,6 +495,7 @@ class Segments:
         tables = []
         for path, data in zip(paths, self.bucket.read(paths), strict=True):
             if data is None:
+                self._relist_at = 0.0
                 raise Vanished
             try:
                 # These settings suit small files: threads and read-ahead cost more than they give.
@@ -526,9 +540,9 @@ class Cache:
         self._limit = limit
         self._size = 0
         self._lock = threading.Lock()
-        self._tables: OrderedDict[tuple[str, int], tuple[pa.Table, int]] = OrderedDict()
+        self._tables: OrderedDict[Key, tuple[pa.Table, int]] = OrderedDict()
 
-    def get(self, key: tuple[str, int]) -> pa.Table | None:
+    def get(self, key: Key) -> pa.Table | None:
         """Give a table, if it is still there."""
         with self._lock:
             if key not in self._tables:
@@ -536,14 +550,19 @@ class Cache:
             self._tables.move_to_end(key)
             return self._tables[key][0]
 
-    def put(self, key: tuple[str, int], rows: pa.Table) -> None:
+    def put(self, key: Key, rows: pa.Table) -> None:
         """Keep a table for now."""
+        self.drop(key)
         with self._lock:
-            self._size -= self._tables.pop(key, (None, 0))[1]
             self._tables[key] = (rows, rows.nbytes)
             self._size += rows.nbytes
             while self._size > self._limit and len(self._tables) > 1:
                 self._size -= self._tables.popitem(last=False)[1][1]
+
+    def drop(self, key: Key) -> None:
+        """Forget a table."""
+        with self._lock:
+            self._size -= self._tables.pop(key, (None, 0))[1]
 
 
 def retrying(look: Callable[[], T]) -> T:
@@ -553,7 +572,7 @@ def retrying(look: Callable[[], T]) -> T:
             return look()
         except Vanished:
             continue
-    raise StoreError("A segment that the manifest lists is missing: was it deleted by hand?")
+    return look()
 
 
 _last_name = 0
@@ -561,7 +580,7 @@ _name_lock = threading.Lock()
 
 
 def new_name() -> str:
-    """A name that sorts by time, and within this process by order of the calls."""
+    """Make a name that sorts by time, and within this process by order of the calls."""
     global _last_name
     with _name_lock:
         _last_name = max(_last_name + 1, time.time_ns())
@@ -573,8 +592,13 @@ def written_at(name: str) -> float:
     return int(name[:16], 16) / 1e9
 
 
-def _by_age(path: str) -> str:
+def by_age(path: str) -> str:
+    """Give the part of a path by which segments are sorted."""
     return path.rpartition("/")[2]
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _bounds(column: pa.ChunkedArray) -> tuple[int | None, int | None]:

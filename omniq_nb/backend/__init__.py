@@ -1,0 +1,1 @@
+"""One backend for all four components, as users of the original OmniQ wrote it."""

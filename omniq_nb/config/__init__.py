@@ -1,0 +1,5 @@
+"""What the user chose: one list of options, where values come from, and which one wins."""
+
+from omniq_nb.config.model import COMPONENTS, OmniQConfig, StorageBackendConfig
+
+__all__ = ["COMPONENTS", "OmniQConfig", "StorageBackendConfig"]

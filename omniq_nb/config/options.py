@@ -1,0 +1,259 @@
+"""Every option there is, once: the settings of the library, and the parameters of each backend.
+
+Validation, environment variables, the builder, redaction, the tables in the documentation and
+the widget panel are all derived from these Structs.
+
+Not here: where values come from (`omniq_nb.config.sources`) and which one wins
+(`omniq_nb.config.model`).
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "DISABLED"]
+Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
+SECRET = Meta(extra={"secret": True})
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the library as a whole: ``OMNIQ_<NAME>`` in the environment."""
+
+    project_name: Annotated[
+        Text, Meta(description="Names the project's signing key and its default places.")
+    ] = "omniq"
+    base_dir: Annotated[Text, Meta(description="Folder of backends whose place is not given.")] = (
+        ".omniq"
+    )
+    fsspec_uri: Annotated[
+        str | None,
+        Meta(
+            description="Default place of file, s3, gcs or azure backends, whichever its scheme "
+            "means: `file:///data`, `s3://bucket/prefix`."
+        ),
+    ] = None
+    log_level: Annotated[LogLevel, Meta(description="Level of the logger `omniq_nb`.")] = "WARNING"
+    disable_logging: Annotated[bool, Meta(description="Silence the library's loggers.")] = False
+    component_log_levels: Annotated[
+        Mapping[str, LogLevel],
+        Meta(
+            description="Levels of single loggers below `omniq_nb`, by name: "
+            '`{"worker": "DEBUG"}`; JSON in the environment.'
+        ),
+    ] = {}
+    default_queue: Annotated[Text, Meta(description="Queue of tasks that name none.")] = "default"
+    default_worker: Annotated[
+        Literal["thread", "async", "process"],
+        Meta(description="Kind of worker that `oq.workers.start()` starts."),
+    ] = "thread"
+    max_workers: Annotated[
+        Count, Meta(description="The most tasks that one worker may run at the same time.")
+    ] = 64
+    thread_workers: Annotated[
+        Count, Meta(description="Tasks at the same time for thread and async workers.")
+    ] = 4
+    process_workers: Annotated[
+        Count, Meta(description="Tasks at the same time for process workers.")
+    ] = max(1, os.cpu_count() or 1)
+    task_timeout: Annotated[
+        Seconds | None, Meta(description="Seconds that an attempt may take.")
+    ] = None
+    task_ttl: Annotated[
+        Seconds | None, Meta(description="Seconds after which an unstarted task expires.")
+    ] = None
+    result_ttl: Annotated[
+        Seconds | None, Meta(description="Seconds for which a result is kept.")
+    ] = None
+    retry_attempts: Annotated[
+        Annotated[int, Meta(ge=0)], Meta(description="Retries after a failed first attempt.")
+    ] = 0
+    retry_delay: Annotated[
+        Annotated[float, Meta(ge=0)],
+        Meta(description="Seconds before the first retry; each further one waits twice as long."),
+    ] = 1.0
+    strict: Annotated[
+        bool, Meta(description="Refuse pickled payloads and functions that are not allowed.")
+    ] = False
+    allowed_functions: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Functions that strict mode lets run: `module:name`, `module:*` or "
+            "`package.*`; comma-separated in the environment."
+        ),
+    ] = ()
+
+
+Format: TypeAlias = Literal["msgpack", "json", "pickle"]
+
+
+class MemoryOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything in this process, gone with it."""
+
+
+class SqliteOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """One database file; ``:memory:`` for none."""
+
+    timeout: Annotated[
+        Seconds, Meta(description="Seconds to wait for another process's transaction.")
+    ] = 30.0
+    journal_mode: Annotated[
+        Literal["WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY"],
+        Meta(description="SQLite's journal mode."),
+    ] = "WAL"
+    synchronous: Annotated[
+        Literal["OFF", "NORMAL", "FULL", "EXTRA"],
+        Meta(
+            description="SQLite's durability: with NORMAL a power cut may undo the last moments, "
+            "a crash of a process never does."
+        ),
+    ] = "NORMAL"
+    cache_size: Annotated[
+        int, Meta(description="SQLite's page cache: pages, or KiB if negative.")
+    ] = -64000
+
+
+class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """One local folder."""
+
+    base_dir: Annotated[Text | None, Meta(description="The folder, where no URL is given.")] = None
+    serialization_format: Annotated[
+        Format, Meta(description="How plain values are packed, where that is exact.")
+    ] = "msgpack"
+    fsync: Annotated[
+        bool, Meta(description="Survive power cuts; without it, crashes of processes only.")
+    ] = True
+    fsspec_uri: Annotated[str | None, Meta(description="The folder as a `file://` URI.")] = None
+    storage_options: Annotated[
+        Mapping[str, object], Meta(description="Must be empty for local folders.")
+    ] = {}
+
+
+class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A Redis server."""
+
+    host: Annotated[Text, Meta(description="Server.")] = "localhost"
+    port: Annotated[Port, Meta(description="Port.")] = 6379
+    database: Annotated[Annotated[int, Meta(ge=0)], Meta(description="Database number.")] = 0
+    username: Annotated[str | None, Meta(description="User.")] = None
+    password: Annotated[str | None, Meta(description="Password."), SECRET] = None
+    ssl: Annotated[bool, Meta(description="TLS; also by `rediss://`.")] = False
+    prefix: Annotated[Text, Meta(description="Of all keys.")] = "omniq"
+    max_connections: Annotated[Count, Meta(description="Size of the connection pool.")] = 10
+    timeout: Annotated[Seconds, Meta(description="Seconds for one command.")] = 30.0
+
+
+class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A PostgreSQL database."""
+
+    host: Annotated[Text, Meta(description="Server.")] = "localhost"
+    port: Annotated[Port, Meta(description="Port.")] = 5432
+    database: Annotated[Text, Meta(description="Database.")] = "omniq"
+    username: Annotated[str | None, Meta(description="User.")] = None
+    password: Annotated[str | None, Meta(description="Password."), SECRET] = None
+    schema: Annotated[Text, Meta(description="Schema of the tables.")] = "omniq"
+    sslmode: Annotated[str | None, Meta(description="As in libpq.")] = None
+    min_connections: Annotated[Count, Meta(description="Connections kept open.")] = 1
+    max_connections: Annotated[Count, Meta(description="Size of the connection pool.")] = 10
+    timeout: Annotated[Seconds, Meta(description="Seconds for a connection.")] = 30.0
+
+
+class NatsOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """NATS servers with JetStream."""
+
+    servers: Annotated[
+        tuple[str, ...], Meta(description="Servers; or comma-separated in the URL.")
+    ] = ("nats://localhost:4222",)
+    stream: Annotated[Text, Meta(description="Prefix of streams and buckets.")] = "omniq"
+    username: Annotated[str | None, Meta(description="User.")] = None
+    password: Annotated[str | None, Meta(description="Password."), SECRET] = None
+    token: Annotated[str | None, Meta(description="Token."), SECRET] = None
+    creds_file: Annotated[str | None, Meta(description="Path of a credentials file.")] = None
+    timeout: Annotated[Seconds, Meta(description="Seconds for one request.")] = 30.0
+
+
+class S3Options(msgspec.Struct, frozen=True, kw_only=True):
+    """A bucket of S3, or of anything that speaks its protocol."""
+
+    bucket: Annotated[Text | None, Meta(description="Bucket, where no URL is given.")] = None
+    prefix: Annotated[str, Meta(description="Of all objects.")] = ""
+    endpoint_url: Annotated[str | None, Meta(description="Another server than Amazon's.")] = None
+    region: Annotated[str | None, Meta(description="Region.")] = None
+    profile: Annotated[str | None, Meta(description="Profile of the credentials chain.")] = None
+    key: Annotated[str | None, Meta(description="Access key id."), SECRET] = None
+    secret: Annotated[str | None, Meta(description="Secret access key."), SECRET] = None
+    token: Annotated[str | None, Meta(description="Session token."), SECRET] = None
+    serialization_format: Annotated[
+        Format, Meta(description="How plain values are packed, where that is exact.")
+    ] = "msgpack"
+    storage_options: Annotated[
+        Mapping[str, object], Meta(description="More, for `s3fs`."), SECRET
+    ] = {}
+
+
+class GcsOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A bucket of Google Cloud Storage."""
+
+    bucket: Annotated[Text | None, Meta(description="Bucket, where no URL is given.")] = None
+    prefix: Annotated[str, Meta(description="Of all objects.")] = ""
+    endpoint_url: Annotated[str | None, Meta(description="Another server than Google's.")] = None
+    project: Annotated[str | None, Meta(description="Project.")] = None
+    token: Annotated[
+        str | None, Meta(description="Path of a key file, or `google_default`..."), SECRET
+    ] = None
+    serialization_format: Annotated[
+        Format, Meta(description="How plain values are packed, where that is exact.")
+    ] = "msgpack"
+    storage_options: Annotated[
+        Mapping[str, object], Meta(description="More, for `gcsfs`."), SECRET
+    ] = {}
+
+
+class AzureOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A container of Azure Blob Storage."""
+
+    container: Annotated[Text | None, Meta(description="Container, where no URL is given.")] = None
+    prefix: Annotated[str, Meta(description="Of all blobs.")] = ""
+    account_name: Annotated[str | None, Meta(description="Storage account.")] = None
+    account_key: Annotated[str | None, Meta(description="Its key."), SECRET] = None
+    connection_string: Annotated[
+        str | None, Meta(description="Instead of account and key."), SECRET
+    ] = None
+    sas_token: Annotated[str | None, Meta(description="Shared access signature."), SECRET] = None
+    serialization_format: Annotated[
+        Format, Meta(description="How plain values are packed, where that is exact.")
+    ] = "msgpack"
+    storage_options: Annotated[
+        Mapping[str, object], Meta(description="More, for `adlfs`."), SECRET
+    ] = {}
+
+
+BackendOptions: TypeAlias = (
+    MemoryOptions
+    | SqliteOptions
+    | FileOptions
+    | RedisOptions
+    | PostgresOptions
+    | NatsOptions
+    | S3Options
+    | GcsOptions
+    | AzureOptions
+)
+
+BACKENDS: dict[str, type[BackendOptions]] = {
+    "memory": MemoryOptions,
+    "sqlite": SqliteOptions,
+    "file": FileOptions,
+    "redis": RedisOptions,
+    "postgres": PostgresOptions,
+    "nats": NatsOptions,
+    "s3": S3Options,
+    "gcs": GcsOptions,
+    "azure": AzureOptions,
+}
+"""The backends by `backend_type`, in the order in which they are offered."""

@@ -1,0 +1,171 @@
+"""The main program of a process executor's child: ``python -m omniq_nb.core.child``.
+
+Parent and child speak in frames (eight bytes of length, then msgpack) over the child's first
+stdin and stdout. The child moves those pipes out of the way before any task runs: what a task,
+C code or a subprocess prints goes to the file behind stderr, which the parent reads even when
+the child is dead.
+
+Not here: the parent's side (`omniq_nb.core.executors.process`).
+"""
+
+import faulthandler
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from queue import SimpleQueue
+from types import FrameType
+from typing import IO
+
+import msgspec
+
+from omniq_nb.codec import Codec
+from omniq_nb.core.context import REASONS, Progress
+from omniq_nb.core.run import Attempt, Coroutines, Outcome
+from omniq_nb.errors import TaskCancelled
+from omniq_nb.models.task import Task
+
+GRACE = 2.0
+"""Seconds between asking a process to end and killing it."""
+
+PROGRESS_EVERY = 0.05
+"""Seconds between two progress reports that are sent."""
+
+
+class Hello(msgspec.Struct, kw_only=True):
+    """The first frame to a child. The key travels here, where no other process sees it."""
+
+    key: bytes
+    strict: bool
+    allow: tuple[str, ...]
+    prefer: str
+    path: list[str]
+    cwd: str | None
+
+
+def send(stream: IO[bytes], frame: bytes) -> None:
+    """Write one frame."""
+    stream.write(len(frame).to_bytes(8, "big"))
+    stream.write(frame)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> bytes:
+    """Read one frame.
+
+    Raises
+    ------
+    EOFError
+        The other side is gone.
+    """
+    return _exactly(stream, int.from_bytes(_exactly(stream, 8), "big"))
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+class Child:
+    """One process that makes attempts until its parent hangs up.
+
+    Parameters
+    ----------
+    requests, replies : binary file
+        From and to the parent.
+    """
+
+    def __init__(self, requests: IO[bytes], replies: IO[bytes]) -> None:
+        self._requests = requests
+        self._replies = replies
+        self._inbox: SimpleQueue[Task | None] = SimpleQueue()
+        self._attempt: Attempt | None = None
+        self._sending = threading.Lock()
+        self._next_progress = 0.0
+
+    def main(self) -> None:
+        """Make attempts, one after the other, in the main thread."""
+        hello = msgspec.msgpack.decode(receive(self._requests), type=Hello)
+        sys.path[:] = hello.path
+        if hello.cwd is not None:
+            os.chdir(hello.cwd)
+        codec = Codec(hello.key, strict=hello.strict, allow=hello.allow)
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        threading.Thread(target=self._read, name="omniq requests", daemon=True).start()
+        send(self._replies, b"")
+        with Coroutines() as coroutines:
+            while (task := self._inbox.get()) is not None:
+                self._next_progress = 0.0
+                self._attempt = Attempt(task, codec, hello.prefer, self._report)
+                outcome = self._attempt.run(coroutines)
+                self._attempt = None
+                # The parent has the task; what it wants back is the rest.
+                outcome.task = Task(id=task.id, name=task.name)
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                self._send(outcome)
+
+    def _read(self) -> None:
+        """Receive tasks; when the parent is gone, let nothing survive it."""
+        decoder = msgspec.msgpack.Decoder(Task)
+        try:
+            while True:
+                self._inbox.put(decoder.decode(receive(self._requests)))
+        except EOFError:
+            self._inbox.put(None)
+        if self._attempt is None:
+            time.sleep(GRACE)  # for the main thread to end in good order
+        _die()
+
+    def _on_terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        """End the attempt by an exception in the main thread, so that it can clean up."""
+        attempt = self._attempt
+        if attempt is None:
+            _die()
+            return
+        attempt.stop("cancelled")  # which cancels a coroutine
+        if attempt.interrupt is None:
+            raise TaskCancelled(REASONS["cancelled"])
+
+    def _report(self, progress: Progress) -> None:
+        # A frame costs as much as a thousand calls: a bar that moves 20 times a second will do.
+        now = time.monotonic()
+        if now >= self._next_progress or progress.done == progress.total:
+            self._next_progress = now + PROGRESS_EVERY
+            progress.task = Task(id=progress.task.id, name=progress.task.name)
+            self._send(progress)
+
+    def _send(self, reply: Outcome | Progress) -> None:
+        frame = msgspec.msgpack.encode(reply)
+        with self._sending:
+            send(self._replies, frame)
+
+
+def _die() -> None:
+    """End this process, and on POSIX what it started: it leads its own process group."""
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _moved_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """Stdin and stdout as they were; from now on tasks read nothing and print to stderr."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    faulthandler.enable()
+    return requests, replies
+
+
+if __name__ == "__main__":
+    Child(*_moved_pipes()).main()

@@ -1,0 +1,8 @@
+"""The configuration under the name that users of the original OmniQ know.
+
+It lives in `omniq_nb.config`.
+"""
+
+from omniq_nb.config.model import OmniQConfig, StorageBackendConfig
+
+__all__ = ["OmniQConfig", "StorageBackendConfig"]

@@ -1,0 +1,133 @@
+"""Structs as rows of the tables, and back.
+
+The names of columns are those of fields. Each list of names here is at once the order of a row's
+values, so that what is written and what is read cannot drift apart.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import attrgetter
+
+import msgspec
+
+from omniq_nb.models.event import Event
+from omniq_nb.models.result import Result
+from omniq_nb.models.task import Retry, State, Task
+from omniq_nb.storage.sql.database import Row
+
+CALL = (
+    "id",
+    "name",
+    "batch",
+    "position",
+    "arguments",
+    "tags",
+    "metadata",
+    "created_at",
+    "timeout",
+    "result_ttl",
+    "retry",
+    "depends_on",
+    "schedule",
+)
+"""What was asked for, but for `call` itself: the columns of omniq_calls."""
+
+STANDING = (
+    "queue",
+    "state",
+    "priority",
+    "available_at",
+    "expires_at",
+    "attempt",
+    "token",
+    "lost",
+    "worker",
+    "started_at",
+    "finished_at",
+    "error",
+)
+"""Where a task stands: the columns of omniq_tasks."""
+
+TASK = ("seq", *CALL, *STANDING)
+TASK_COLUMNS = ", ".join(["t.seq", *(f"c.{n}" for n in CALL), *(f"t.{n}" for n in STANDING)])
+"""The same in SQL, where c is omniq_calls and t is omniq_tasks."""
+
+RESULT = tuple(name for name in Result.__struct_fields__ if name != "payload") + ("payload",)
+EVENT = Event.__struct_fields__
+
+STATES = {state.value: state for state in State}
+
+_call_values = attrgetter(*CALL)
+_result_values = attrgetter(*RESULT)
+_event_values = attrgetter(*EVENT)
+_TAGS, _RETRY, _DEPENDS_ON = CALL.index("tags"), CALL.index("retry"), CALL.index("depends_on")
+_RESULT_STATE, _EVENT_TYPE = RESULT.index("state"), EVENT.index("type")
+
+
+def columns(names: Sequence[str], prefix: str = "") -> str:
+    """Names as a list in SQL."""
+    return ", ".join(prefix + name for name in names)
+
+
+def call_row(seq: int, task: Task) -> Row:
+    """A new task as a row of omniq_calls: `seq`, then `CALL`, then `call`."""
+    values = list(_call_values(task))
+    values[_TAGS] = _json(task.tags)
+    values[_RETRY] = _json(task.retry)
+    values[_DEPENDS_ON] = _json(task.depends_on)
+    return (seq, *values, task.call)
+
+
+def new_standing_row(seq: int, task: Task, token: int) -> Row:
+    """A new task as a row of omniq_tasks: `seq`, then `STANDING`."""
+    # It is blocked until what it depends on has been looked at.
+    state = "blocked" if task.depends_on else "queued"
+    head = (seq, task.queue, state, task.priority, task.available_at, task.expires_at)
+    return (*head, 0, token, 0, None, None, None, None)
+
+
+def task_of(row: Row) -> Task:
+    """A task from the columns of `TASK`, and perhaps `call`."""
+    fields = dict(zip((*TASK, "call"), row, strict=False))
+    fields["tags"] = words(fields["tags"])
+    fields["depends_on"] = words(fields["depends_on"])
+    fields["retry"] = _retry(fields["retry"])
+    fields["state"] = STATES[fields["state"]]
+    return Task(**fields)
+
+
+def result_row(result: Result) -> Row:
+    """A result as the columns of `RESULT`."""
+    values = list(_result_values(result))
+    values[_RESULT_STATE] = result.state.value
+    return tuple(values)
+
+
+def result_of(row: Row) -> Result:
+    """A result from the columns of `RESULT`."""
+    fields = dict(zip(RESULT, row, strict=True))
+    fields["state"] = STATES[fields["state"]]
+    return Result(**fields)
+
+
+def event_row(event: Event) -> Row:
+    """An event as the columns of `EVENT`."""
+    values = list(_event_values(event))
+    values[_EVENT_TYPE] = event.type.value
+    return tuple(values)
+
+
+@lru_cache(1024)
+def _json(value: Retry | tuple[str, ...]) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+@lru_cache(1024)
+def words(text: str) -> tuple[str, ...]:
+    """A list of strings that was stored as JSON."""
+    return msgspec.json.decode(text, type=tuple[str, ...])
+
+
+@lru_cache(1024)
+def _retry(text: str) -> Retry:
+    return msgspec.json.decode(text, type=Retry)

@@ -1,0 +1,83 @@
+"""Every backend, in every configuration, is held to the suites of `omniq_nb.testing`."""
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from omniq_nb.config.options import FileOptions, SqliteOptions
+from omniq_nb.testing import (
+    EventStoreSuite,
+    Recipe,
+    ResultStoreSuite,
+    ScheduleStoreSuite,
+    TaskQueueSuite,
+)
+
+
+class Configuration(NamedTuple):
+    constructor: str
+    arguments: Callable[[Path], tuple[object, ...]]
+    private: str = ""
+    eldest: bool = False  # of its family: it runs what takes seconds or starts processes
+
+
+SQLITE = "omniq_nb.storage.sql:SqlitePlace"
+FILE = "omniq_nb.storage.file:FilePlace"
+MEMORY = "omniq_nb.storage.memory:MemoryPlace"
+
+CONFIGURATIONS = {
+    "sqlite": Configuration(SQLITE, lambda path: (f"{path}.db", SqliteOptions()), eldest=True),
+    "sqlite-full": Configuration(
+        SQLITE, lambda path: (f"{path}.db", SqliteOptions(synchronous="FULL"))
+    ),
+    "sqlite-memory": Configuration(
+        SQLITE,
+        lambda path: (":memory:", SqliteOptions()),
+        private="a database in memory belongs to its one connection",
+    ),
+    "file": Configuration(FILE, lambda path: (str(path), FileOptions()), eldest=True),
+    "file-no-fsync": Configuration(FILE, lambda path: (str(path), FileOptions(fsync=False))),
+    "memory": Configuration(
+        MEMORY,
+        lambda path: (),
+        private="a space in memory belongs to its one handle",
+        eldest=True,
+    ),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test the configurations to which it applies, so that none is ever skipped."""
+    names = list(CONFIGURATIONS)
+    if metafunc.definition.get_closest_marker("heavy") or "start" in metafunc.fixturenames:
+        names = [name for name in names if CONFIGURATIONS[name].eldest]
+    if "shared" in metafunc.fixturenames:
+        names = [name for name in names if not CONFIGURATIONS[name].private]
+    metafunc.parametrize("configuration", names)
+
+
+class Places:
+    @pytest.fixture
+    def new_recipe(self, configuration: str, tmp_path: Path) -> Callable[[], Recipe]:
+        constructor, arguments, private, _ = CONFIGURATIONS[configuration]
+        numbers = count()
+        return lambda: Recipe(constructor, arguments(tmp_path / str(next(numbers))), private)
+
+
+class TestTaskQueue(Places, TaskQueueSuite):
+    pass
+
+
+class TestResultStore(Places, ResultStoreSuite):
+    pass
+
+
+class TestEventStore(Places, EventStoreSuite):
+    pass
+
+
+class TestScheduleStore(Places, ScheduleStoreSuite):
+    pass
