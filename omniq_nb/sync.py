@@ -435,9 +435,7 @@ class OmniQ:
         self.results = Table(self._caller, self._async.results)
         self.events = Table(self._caller, self._async.events)
         # Also when nobody closes it: what runs is given back, and what is pending is written.
-        self._finalizer = weakref.finalize(
-            self, _close_forgotten, self._caller.loop, self._async
-        )
+        self._finalizer = weakref.finalize(self, _close_forgotten, self._caller.loop, self._async)
         self._finalizer.atexit = False
         _open.add(self)
 
@@ -495,9 +493,7 @@ class OmniQ:
             return TaskFunction(self, function, chosen)
         return lambda function: TaskFunction(self, function, chosen)
 
-    def submit(
-        self, function: Callable[..., T], /, *args: object, **kwargs: object
-    ) -> Handle[T]:
+    def submit(self, function: Callable[..., T], /, *args: object, **kwargs: object) -> Handle[T]:
         """Enqueue one call, and return as soon as it is safe in the queue.
 
         Parameters
@@ -635,9 +631,7 @@ def configure(project_name: str | None = None) -> ConfigBuilder[OmniQ]:
     return ConfigBuilder(project_name, connect)
 
 
-def as_completed(
-    handles: Sequence[Handle[T]], timeout: float | None = None
-) -> Iterator[Handle[T]]:
+def as_completed(handles: Sequence[Handle[T]], timeout: float | None = None) -> Iterator[Handle[T]]:
     """The handles, each as soon as its task is over.
 
     Parameters

@@ -3,7 +3,7 @@
 from omniq_nb.config import StorageBackendConfig
 
 
-def SQLiteBackend(url: str | None = None, **options: object) -> StorageBackendConfig:  # noqa: N802
+def SQLiteBackend(url: str | None = None, **options: object) -> StorageBackendConfig:
     """SQLite for all four components.
 
     Parameters

@@ -87,7 +87,7 @@ def read_yaml(text: str) -> dict[str, Any]:
     """The mapping that a YAML text holds; an empty text is an empty one."""
     try:
         # The loader is yaml.SafeLoader with one more check.
-        content = yaml.load(text, _UniqueKeyLoader)  # noqa: S506
+        content = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "the text"

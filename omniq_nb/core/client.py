@@ -70,19 +70,23 @@ def configuration(where: Backend | None, backend: Backend | None) -> OmniQConfig
 def make_engine(config: OmniQConfig) -> Engine:
     """The inside of a client, not yet open."""
     apply_logging(config)
+    settings = config.settings
     codec = Codec(
-        project_key(config.project_name),
-        strict=config.strict,
-        allow=config.allowed_functions,
+        project_key(settings.project_name),
+        strict=settings.strict,
+        allow=settings.allowed_functions,
     )
     defaults = TaskOptions(
-        queue=config.default_queue,
-        timeout=config.task_timeout,
-        ttl=config.task_ttl,
-        result_ttl=config.result_ttl,
-        retry=Retry(limit=config.retry_attempts, delay=config.retry_delay),
+        queue=settings.default_queue,
+        timeout=settings.task_timeout,
+        ttl=settings.task_ttl,
+        result_ttl=settings.result_ttl,
+        retry=Retry(limit=settings.retry_attempts, delay=settings.retry_delay),
     )
-    return Engine(config, StorageBackendFactory.create_stores(config), codec, defaults)
+    results = config.get_result_storage_backend_config()
+    result_format = (results.config or {}).get("serialization_format", "msgpack")
+    stores = StorageBackendFactory.create_stores(config)
+    return Engine(config, stores, codec, defaults, result_format)
 
 
 class AsyncOmniQ:

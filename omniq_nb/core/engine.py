@@ -126,7 +126,9 @@ class Engine:
         now = time.time()
         queued = []
         for task, state in zip(before, states, strict=True):
-            requeued = task is not None and task.state in REQUEUEABLE and not (state or task.state).final
+            requeued = (
+                task is not None and task.state in REQUEUEABLE and not (state or task.state).final
+            )
             queued.append(requeued)
             if requeued and task is not None:
                 self.events.emit([event(EventType.REQUEUED, now, task)])

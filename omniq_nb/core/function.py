@@ -90,9 +90,7 @@ class AsyncTaskFunction(DecoratedFunction[P, R]):
         """Enqueue one call. See ``AsyncOmniQ.submit``."""
         return await self._client.submit(self, *args, **kwargs)  # type: ignore[return-value]
 
-    async def map(
-        self, *columns: object, name: str | None = None, **axes: object
-    ) -> AsyncBatch[R]:
+    async def map(self, *columns: object, name: str | None = None, **axes: object) -> AsyncBatch[R]:
         """Enqueue many calls. See ``AsyncOmniQ.map``."""
         return await self._client.map(self, *columns, name=name, **axes)  # type: ignore[return-value]
 

@@ -252,9 +252,7 @@ class AsyncBatch(Generic[T_co]):
         )
         return [ended[task_id] for task_id in self.ids]
 
-    async def as_completed(
-        self, timeout: float | None = None
-    ) -> AsyncIterator[AsyncHandle[T_co]]:
+    async def as_completed(self, timeout: float | None = None) -> AsyncIterator[AsyncHandle[T_co]]:
         """The handles, each as soon as its task is over."""
         async for handle in as_completed(list(self), timeout):
             yield handle
@@ -333,9 +331,7 @@ async def as_completed(
     engine = handles[0]._engine
     loop = asyncio.get_running_loop()
     ended: asyncio.Queue[str] = asyncio.Queue()
-    waiting = await engine.outcomes.wait(
-        by_id, lambda result: _put(loop, ended, result.task_id)
-    )
+    waiting = await engine.outcomes.wait(by_id, lambda result: _put(loop, ended, result.task_id))
     waiting.done.add_done_callback(_pass_error_to(loop, ended))
     try:
         async with asyncio.timeout(timeout):
@@ -372,4 +368,3 @@ async def gather(*handles: AsyncHandle[T], timeout: float | None = None) -> list
     engine = handles[0]._engine
     ended = await _ended(engine, [h.id for h in handles], timeout, f"{len(handles)} tasks are")
     return [cast(T, value_of(engine, ended[handle.id])) for handle in handles]
-

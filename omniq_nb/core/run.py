@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from omniq_nb.codec import Codec
+from omniq_nb.codec import Codec, to_json, type_name
 from omniq_nb.core.capture import LIMIT, TRANSCRIPT, Transcript, renew, shortened, storable
 from omniq_nb.core.context import CURRENT, REASONS, Progress, Reason
 from omniq_nb.errors import PayloadError, TaskCancelled
@@ -160,8 +160,8 @@ class Attempt:
             started_at=self.started_at,
             finished_at=finished_at,
             payload=codec.encode(value, context=self._result_context(), prefer=self._prefer),
-            value=codec.to_json(value),
-            value_type=codec.type_name(value),
+            value=to_json(value),
+            value_type=type_name(value),
             output=self.transcript.text(),
         )
 

@@ -84,9 +84,7 @@ class AsyncSchedules:
             raise ConfigError("id", id, "a non-empty string")
         rule = parse_trigger(cron=cron, every=every, at=at, timezone=timezone)
         chosen = options_of(function, self._engine.defaults).updated(**options)
-        template = self._engine.submission.template(
-            id, function, tuple(args), kwargs or {}, chosen
-        )
+        template = self._engine.submission.template(id, function, tuple(args), kwargs or {}, chosen)
         now = time.time()
         for _ in range(ATTEMPTS):
             known = await self._store.get(id)

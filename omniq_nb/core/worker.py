@@ -203,9 +203,7 @@ class Worker:
             await self._room.wait()
             return
         async with self._claiming:
-            tasks = await self._stores.task_queue.claim(
-                self.info.queues, room, LEASE, self.info.id
-            )
+            tasks = await self._stores.task_queue.claim(self.info.queues, room, LEASE, self.info.id)
             running = [task for task in tasks if task.state is State.RUNNING]
             self._held.update((task.id, task) for task in running)
             self._executor.submit(running)
@@ -259,9 +257,7 @@ class Worker:
             )
         )
 
-    async def _settle_surely(
-        self, settles: list[Settle], results: list[Result]
-    ) -> list[bool]:
+    async def _settle_surely(self, settles: list[Settle], results: list[Result]) -> list[bool]:
         """Commit, through passing trouble of a store. The leases are extended meanwhile."""
         pause = 0.1
         while True:
@@ -319,9 +315,7 @@ class Worker:
             error=outcome.error,
             traceback=outcome.traceback,
             output=outcome.output,
-            expires_at=(
-                None if task.result_ttl is None else outcome.finished_at + task.result_ttl
-            ),
+            expires_at=(None if task.result_ttl is None else outcome.finished_at + task.result_ttl),
         )
 
     def _events(self, outcome: Outcome, settle: Settle) -> list[Event]:
@@ -417,9 +411,7 @@ class Worker:
             task = self._held.get(task_id)
             if task is not None and task.claim not in self._announced:
                 self._announced.add(task.claim)
-                started.append(
-                    event(EventType.STARTED, started_at, task, worker=self.info.id)
-                )
+                started.append(event(EventType.STARTED, started_at, task, worker=self.info.id))
         self._engine.events.emit(started)
 
     async def _stop_hoarding(self) -> None:
@@ -447,4 +439,3 @@ class Worker:
         self._engine.events.emit(
             [Event(id=f"{self.info.id}:{type}", type=type, at=now, worker=self.info.id)]
         )
-

@@ -63,18 +63,18 @@ class AsyncWorkers:
         ConfigError
             A wrong number, kind or queue.
         """
-        config = self._engine.config
-        kind = config.default_worker if kind is None else kind
+        settings = self._engine.config.settings
+        kind = settings.default_worker if kind is None else kind
         if kind not in EXECUTORS:
             nearest = difflib.get_close_matches(str(kind), EXECUTORS, 1)
             raise ConfigError("kind", kind, ", ".join(sorted(EXECUTORS)), *nearest)
         if n is None:
-            n = config.process_workers if kind == "process" else config.thread_workers
-            n = min(n, config.max_workers)
-        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= config.max_workers:
-            allowed = f"an integer from 1 to {config.max_workers} (OMNIQ_MAX_WORKERS)"
+            n = settings.process_workers if kind == "process" else settings.thread_workers
+            n = min(n, settings.max_workers)
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= settings.max_workers:
+            allowed = f"an integer from 1 to {settings.max_workers} (OMNIQ_MAX_WORKERS)"
             raise ConfigError("n", n, allowed)
-        names = (queues,) if isinstance(queues, str) else tuple(queues or (config.default_queue,))
+        names = (queues,) if isinstance(queues, str) else tuple(queues or (settings.default_queue,))
         if not all(isinstance(name, str) and name for name in names):
             raise ConfigError("queues", queues, "a queue's name, or several in the order to ask")
         async with self._changing:
@@ -105,9 +105,7 @@ class AsyncWorkers:
             workers = list(self._workers.values())
             self._workers.clear()
             await self._ticker.stop()
-            await asyncio.gather(
-                *(worker.stop(drain=drain, timeout=timeout) for worker in workers)
-            )
+            await asyncio.gather(*(worker.stop(drain=drain, timeout=timeout) for worker in workers))
             for worker in workers:
                 self._engine.workers.remove(worker)
 
@@ -121,8 +119,6 @@ class AsyncWorkers:
         workers = await self._engine.stores.task_queue.workers()
         return sorted(workers, key=lambda info: info.started_at)
 
-    def _maker(
-        self, kind: type[Executor]
-    ) -> Callable[[int, Callable[[], None]], Executor]:
+    def _maker(self, kind: type[Executor]) -> Callable[[int, Callable[[], None]], Executor]:
         prefer = self._engine.result_format
         return lambda n, notify: kind(n, self._engine.codec, notify, prefer)

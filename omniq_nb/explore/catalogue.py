@@ -9,7 +9,7 @@ rows (`omniq_nb.explore.session`). Both are loaded with the first query, and Duc
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from omniq_nb.errors import ConfigError
 from omniq_nb.explore.views import BATCH, RESULTS, TASKS, VIEWS, View, identifier, literal
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from omniq_nb.explore.session import Session, Source, Structures
+    from omniq_nb.explore.session import Session, Structures
     from omniq_nb.explore.statements import Needs, Parameters
 
 T = TypeVar("T")
+
+Connections: TypeAlias = "list[duckdb.DuckDBPyConnection]"
+"""Those that a piece of work has opened: they are closed for it, and interrupted."""
 
 UNSETTLED = tuple(str(state) for state in State if state is not State.SUCCEEDED)
 """States of tasks whose stored result may be a zombie's, or an earlier attempt's. A task that
@@ -34,6 +37,45 @@ SELECT {", ".join(f"coalesce(result.{c}, task.{c}) AS {c}" for c in BATCH.names 
     result.value
 FROM tasks AS task FULL JOIN results AS result USING (task_id)
 """
+
+
+EVERYTHING = Query()
+
+
+class Source(NamedTuple):
+    """What a view is made of.
+
+    Attributes
+    ----------
+    view : View
+        The view.
+    columns : tuple of str
+        Those of its documented columns that are read; the others are NULL.
+    scan : Scan
+        The store's rows.
+    query : Query
+        What the store was asked for: it may have given more.
+    """
+
+    view: View
+    columns: tuple[str, ...]
+    scan: Scan
+    query: Query
+
+
+class Scans(NamedTuple):
+    """What the stores gave for one query.
+
+    Attributes
+    ----------
+    sources : sequence of Source
+        What the views are made of.
+    unsettled : Scan or None
+        With results: the tasks that did not succeed.
+    """
+
+    sources: Sequence[Source]
+    unsettled: Scan | None
 
 
 class Explorer:
@@ -70,7 +112,7 @@ class Explorer:
             A store could not be read.
         """
 
-        def planned(_: "Connections") -> "Needs":
+        def planned(_: Connections) -> "Needs":
             from omniq_nb.explore.statements import plan
 
             return plan(query, parameters)
@@ -152,12 +194,12 @@ class Explorer:
         needs = {TASKS.raw: BATCH.names, RESULTS.raw: BATCH.names}
         scans = await self._scans(needs, Query(equals={"batch": (batch,)}))
 
-        def combined(open: "Connections") -> "pa.Table":
-            from omniq_nb.explore.session import Source
-
+        def combined(open: Connections) -> "pa.Table":
             # Arguments of tasks and of results become one column, then get their types.
             rows = Scan(self._session(open, scans).query(COMBINED))
-            session = self._session(open, Scans([Source(BATCH, BATCH.names, rows, Query())], None))
+            session = self._session(
+                open, Scans([Source(BATCH, BATCH.names, rows, EVERYTHING)], None)
+            )
             return session.query(_batch_query(session.arguments["batch"]))
 
         return await _aside(combined)
@@ -165,11 +207,9 @@ class Explorer:
     # ---------------------------------------------------------------- inside
 
     async def _scans(
-        self, needs: Mapping[View, tuple[str, ...]], query: Query = Query()
+        self, needs: Mapping[View, tuple[str, ...]], query: Query = EVERYTHING
     ) -> "Scans":
         """Ask the stores for these columns of these views."""
-        from omniq_nb.explore.session import Source
-
         unsettled = None
         if any(view.name == "results" for view in needs):
             # Before the results: what has not been settled by now does not count.
@@ -209,7 +249,7 @@ class Explorer:
             case _:
                 return Scan(tables.workers_table(await stores.task_queue.workers()))
 
-    def _session(self, open: "Connections", scans: "Scans") -> "Session":
+    def _session(self, open: Connections, scans: "Scans") -> "Session":
         from omniq_nb.explore.session import Session, Structures, locked_connection
 
         if self._structures is None:
@@ -219,24 +259,6 @@ class Explorer:
         connection = locked_connection([file for scan in read for file in scan.files])
         open.append(connection)
         return Session(connection, scans.sources, scans.unsettled, self._structures)
-
-
-class Scans(NamedTuple):
-    """What the stores gave for one query.
-
-    Attributes
-    ----------
-    sources : sequence of Source
-        What the views are made of.
-    unsettled : Scan or None
-        With results: the tasks that did not succeed.
-    """
-
-    sources: "Sequence[Source]"
-    unsettled: Scan | None
-
-
-Connections = list["duckdb.DuckDBPyConnection"]
 
 
 async def _aside(work: Callable[[Connections], T]) -> T:
@@ -276,7 +298,7 @@ async def _aside(work: Callable[[Connections], T]) -> T:
 def _conditions(
     view: View, where: Mapping[str, object]
 ) -> tuple[dict[str, tuple[str, ...]], list[str], list[object]]:
-    """What the store can select by, then SQL for the rest, with its parameters."""
+    """Give what the store can select by, then SQL for the rest, with its parameters."""
     sources = {
         column.name: column.needs[0]
         for column in view.columns
@@ -301,9 +323,11 @@ def _conditions(
 
 
 def _batch_query(arguments: Sequence[str]) -> str:
-    """The columns of ``batch.df()``: an argument never hides one, nor is it hidden."""
-    others = ("value", "state", "duration", "error", "attempt", "worker")
-    others += ("created_at", "started_at", "finished_at", "position", "task_id")
+    """Select the columns of ``batch.df()``: an argument never hides one, nor is it hidden."""
+    others = (
+        *("value", "state", "duration", "error", "attempt", "worker"),
+        *("created_at", "started_at", "finished_at", "position", "task_id"),
+    )
     taken = {name.casefold() for name in others}
     shown = [
         f"struct_extract(arguments, {literal(name)}) AS "

@@ -14,19 +14,20 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
 from omniq_nb.errors import OmniQError, QueryError, StoreError
 from omniq_nb.explore.structure import Structure, joined, structure_of, typed
-from omniq_nb.explore.views import JSON_OR_RAW, View, identifier, literal
+from omniq_nb.explore.views import JSON_OR_RAW, VIEWS, View, identifier, literal
 from omniq_nb.models.task import LIVE
-from omniq_nb.storage.base import Query, Scan
+from omniq_nb.storage.base import Scan
 from omniq_nb.storage.tables import microseconds
 
 if TYPE_CHECKING:
+    from omniq_nb.explore.catalogue import Source
     from omniq_nb.explore.statements import Parameters
 
 STORE = "store"
@@ -46,33 +47,6 @@ HUGEINT = pa.decimal128(38, 0)
 """How DuckDB hands over the sum of integers."""
 
 
-class Source(NamedTuple):
-    """What a view is made of.
-
-    Attributes
-    ----------
-    view : View
-        The view.
-    columns : tuple of str
-        Those of its documented columns that are read; the others are NULL.
-    scan : Scan
-        The store's rows.
-    query : Query
-        What the store was asked for: it may have given more.
-    """
-
-    view: View
-    columns: tuple[str, ...]
-    scan: Scan
-    query: Query
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The columns of the store that the view is made of."""
-        used = (column.needs for column in self.view.columns if column.name in self.columns)
-        return tuple({name: None for needs in used for name in needs})
-
-
 class Structures:
     """What is known of the JSON in files, which never change: reading it costs about 1 us a row."""
 
@@ -82,7 +56,7 @@ class Structures:
     def of(
         self, connection: duckdb.DuckDBPyConnection, files: Sequence[str], column: str
     ) -> Structure:
-        """The structure of a column over all of these files."""
+        """Find the structure of a column over all of these files."""
         known = {file: self._known.get((file, column)) for file in files}
         new = [file for file, structure in known.items() if structure is None]
         if new:
@@ -115,7 +89,7 @@ class Session:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        sources: Sequence[Source],
+        sources: Sequence["Source"],
         unsettled: Scan | None,
         structures: Structures,
     ) -> None:
@@ -130,6 +104,9 @@ class Session:
             if source.view.name == "results" and queue:
                 rows = self._settled(rows, queue)
             self._present(source, self._narrowed(rows, source))
+        for view in VIEWS.values():
+            if view.name not in self.arguments:  # not read, but it exists: SHOW TABLES
+                connection.execute(f"CREATE VIEW {view.name} AS {_nothing(view)}")
 
     def query(self, query: str, parameters: "Parameters" = None) -> pa.Table:
         """Run an admitted query."""
@@ -162,7 +139,7 @@ class Session:
         )
         return self._create("results that count", counting)
 
-    def _narrowed(self, rows: str, source: Source) -> str:
+    def _narrowed(self, rows: str, source: "Source") -> str:
         """Keep the rows that were asked for: a store may give more."""
         query = source.query
         time = duckdb.ColumnExpression(source.view.time_source)
@@ -181,14 +158,14 @@ class Session:
             relation = relation.filter(condition)
         return self._create(f"{source.view.name} asked for", relation)
 
-    def _present(self, source: Source, rows: str) -> None:
+    def _present(self, source: "Source", rows: str) -> None:
         """Make the documented view of rows of a store."""
         view = source.view
         expressions = []
         arguments: tuple[str, ...] = ()
         for column in view.columns:
             if column.name not in source.columns:
-                sql = f"NULL::{column.type.replace('TYPED', 'JSON')}"
+                sql = column.null
             elif column.type == "TYPED":
                 structure = self._structure(source, rows, column.name)
                 sql = _from_json(column.name, structure)
@@ -209,26 +186,28 @@ class Session:
             f"FROM (SELECT {', '.join(expressions)} FROM {rows})"
         )
 
-    def _structure(self, source: Source, rows: str, column: str) -> Structure:
+    def _structure(self, source: "Source", rows: str, column: str) -> Structure:
         query, files = source.query, source.scan.files
-        if not files or query.equals or query.since is not None or query.until is not None:
-            return typed(joined(structure_of(self._connection, rows, column).values()))
-        in_memory = f'{STORE}."{source.view.name} in memory"'
-        found = structure_of(self._connection, in_memory, column).values()
-        in_files = self._structures.of(self._connection, files, column)
-        return typed(joined([*found, in_files]))
+        if query.equals or query.since is not None or query.until is not None:
+            found = list(structure_of(self._connection, rows, column).values())
+        else:
+            found = [self._structures.of(self._connection, files, column)]
+            if source.scan.table.num_rows:
+                in_memory = _stored(f"{source.view.name} in memory")
+                found += structure_of(self._connection, in_memory, column).values()
+        return typed(joined(found))
 
     def _create(self, name: str, relation: duckdb.DuckDBPyRelation) -> str:
         self._connection.execute(f"USE {STORE}")
         relation.create_view(name)
         self._connection.execute("USE main")
-        return f'{STORE}."{name}"'
+        return _stored(name)
 
 
 def locked_connection(
     files: Sequence[str], settings: Mapping[str, str] | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """An empty database in memory that can open these files and nothing else."""
+    """Give an empty database in memory that can open these files and nothing else."""
     spill = Path(tempfile.gettempdir()) / f"omniq-{uuid.uuid4().hex}"  # made only when needed
     connection = duckdb.connect(
         config={
@@ -243,17 +222,26 @@ def locked_connection(
     for name, value in {"TimeZone": "UTC", **(settings or {})}.items():
         connection.execute(f"SET {name} = {literal(value)}")
     if files:
-        connection.execute(f"SET allowed_paths = [{', '.join(map(_text, files))}]")
+        connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
 
 
 def failure(error: duckdb.Error) -> OmniQError:
-    """What the user is told of an error of DuckDB's."""
+    """Put an error of DuckDB's as one of ours."""
     if isinstance(error, duckdb.IOException):
         return StoreError(f"a file of a store could not be read: {error}")
     return QueryError(str(error))
+
+
+def _stored(name: str) -> str:
+    return f"{STORE}.{identifier(name)}"
+
+
+def _nothing(view: View) -> str:
+    columns = (f"{column.null} AS {identifier(column.name)}" for column in view.columns)
+    return f"SELECT {', '.join(columns)} WHERE false"
 
 
 def _from_json(column: str, structure: Structure) -> str:

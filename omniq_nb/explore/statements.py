@@ -34,13 +34,16 @@ READING = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"
 a SELECT and would write even where only reading was meant."""
 
 FORBIDDEN = frozenset(
-    # These run text as SQL, so that nobody sees what it reads.
-    ("query", "query_table", "json_execute_serialized_sql")
-    # These take addresses in memory or objects of Python.
-    + ("arrow_scan", "arrow_scan_dumb", "python_arrow_scan", "pandas_scan", "python_map_function")
-    # These call functions by name.
-    + ("create_external_resource", "destroy_external_resource")
-    + ("register_external_resource", "register_external_resource_type")
+    {
+        # They run text as SQL: nobody sees what it reads.
+        *("query", "query_table", "json_execute_serialized_sql"),
+        # They take addresses in memory, or objects of Python.
+        *("arrow_scan", "arrow_scan_dumb", "python_arrow_scan", "pandas_scan"),
+        "python_map_function",
+        # They call functions by name.
+        *("create_external_resource", "destroy_external_resource"),
+        *("register_external_resource", "register_external_resource_type"),
+    }
 )
 """Functions that no query may call."""
 
@@ -50,7 +53,7 @@ WORDS = re.compile(rf"\b(copy|insert|update|delete|merge|{'|'.join(FORBIDDEN)})\
 
 
 def plan(query: str, parameters: Parameters) -> Needs:
-    """What a query reads.
+    """Say what a query reads.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def _views_named(connection: duckdb.DuckDBPyConnection, query: str) -> frozenset
 def _needs(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: Parameters, named: frozenset[str]
 ) -> Needs:
-    """The columns that DuckDB would read."""
+    """Find the columns that DuckDB would read."""
     try:
         planned = connection.execute("EXPLAIN (FORMAT JSON) " + query, parameters).fetchall()
     except duckdb.Error:
@@ -122,15 +125,14 @@ def _needs(
     needs = {name: VIEWS[name].typed for name in named}
     scanned: dict[str, set[str]] = {}
     for node in _nodes(json.loads(planned[0][-1])):
-        view = str(node.get("Table", "")).rpartition(".")[2]
-        if view in VIEWS:
-            read = node.get("Projections")
+        name, read = str(node.get("Table")).rpartition(".")[2], node.get("Projections")
+        if name in VIEWS:
             columns = (
-                VIEWS[view].names if read is None else [read] if isinstance(read, str) else read
+                read if isinstance(read, list) else VIEWS[name].names if read is None else [read]
             )
-            scanned.setdefault(view, set()).update(columns)
-    for name, read in scanned.items():
-        needs[name] = tuple(column for column in VIEWS[name].names if column in read)
+            scanned.setdefault(name, set()).update(map(str, columns))
+    for name, columns_read in scanned.items():
+        needs[name] = tuple(column for column in VIEWS[name].names if column in columns_read)
     return needs
 
 

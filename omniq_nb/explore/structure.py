@@ -28,6 +28,9 @@ structure of a million rows would have a million names. The column stays JSON.""
 
 INTEGERS = ("UBIGINT", "BIGINT", "HUGEINT")
 
+JSON = "'\"JSON\"'"
+"""In SQL, what `json_group_structure` says of what has no one type."""
+
 PERHAPS_HUGE = "[0-9]{20}|9[2-9][0-9]{17}"
 """Text with an integer beyond 64 bits matches this; so does some other text."""
 
@@ -54,7 +57,7 @@ def structure_of(
         sample = connection.execute(f"SELECT {found} FROM ({rows} LIMIT {SAMPLE_ROWS})").fetchone()
         hopeless = sample is not None and _leaves(_parsed(sample[0])) > SAMPLE_LEAVES
         groups = connection.execute(
-            f"SELECT part, {'\'"JSON"\'' if hopeless else found}, "
+            f"SELECT part, {JSON if hopeless else found}, "
             f"bool_or(regexp_matches(text, '{PERHAPS_HUGE}')) FROM ({rows}) GROUP BY part"
         ).fetchall()
     except duckdb.ConversionException:  # not JSON, as DuckDB sees it: half an emoji
@@ -75,7 +78,7 @@ def structure_of(
 
 
 def joined(structures: Iterable[Structure]) -> Structure:
-    """The structure that holds all of these."""
+    """Give the structure that holds all of these."""
     result: Structure = "NULL"
     for structure in structures:
         result = _join(result, structure)
@@ -98,7 +101,7 @@ def _join(one: Structure, other: Structure) -> Structure:
 
 
 def typed(structure: Structure, depth: int = 0) -> Structure:
-    """The structure with which DuckDB's `from_json` reads every row without loss."""
+    """Give the structure with which DuckDB's `from_json` reads every row without loss."""
     if depth > MOST_DEPTH or structure == "NULL":
         return "JSON"
     if structure in INTEGERS:
@@ -133,7 +136,7 @@ def _leaves(structure: Structure) -> int:
 
 
 def _exact(value: object) -> Structure:
-    """The structure of one value, integers beyond 64 bits being JSON."""
+    """Give the structure of one value, integers beyond 64 bits being JSON."""
     match value:
         case None:
             return "NULL"

@@ -1,7 +1,7 @@
 """What the views hold: every column with its type, where it comes from and what it means.
 
 This is the only list. The catalogue makes the SQL of the views from it, and
-``python -m omniq_nb.explore.views`` prints the page docs/tables.md.
+``python -m omniq_nb.explore`` prints the page docs/tables.md.
 
 Not here: the columns that a store gives (`omniq_nb.storage.tables`), and the types of arguments
 and values, which depend on the rows (`omniq_nb.explore.structure`).
@@ -27,12 +27,12 @@ EVENT_STATES = {
 
 
 def identifier(name: str) -> str:
-    """A name as SQL."""
+    """Quote a name."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """A text as SQL."""
+    """Quote a text."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -58,10 +58,15 @@ class Column(NamedTuple):
     sql: str = ""
 
     @property
+    def null(self) -> str:
+        """No value of its type in SQL."""
+        return f"NULL::{self.type.replace('TYPED', 'JSON')}"
+
+    @property
     def expression(self) -> str:
         """Its SQL over the store's columns."""
         if not self.needs:
-            return f"NULL::{self.type}"
+            return self.null
         return self.sql or identifier(self.needs[0])
 
 
@@ -125,7 +130,7 @@ KEYS = (
 
 
 def _keys(**changes: Column | tuple[str, ...]) -> tuple[Column, ...]:
-    """The key columns: of a store column of the same name, or as told; ``()`` for NULL."""
+    """Give the key columns: of a store column of the same name, or as told; ``()`` for NULL."""
     columns = []
     for key in KEYS:
         change = changes.get(key.name, (key.name,))
@@ -356,11 +361,11 @@ settings, no variables of the notebook. Values belong in parameters, `?` or `$na
 
 
 def markdown() -> str:
-    """The page docs/tables.md."""
+    """Give the page docs/tables.md."""
     lines = [
         "# Tables",
         "",
-        "<!-- Made by `python -m omniq_nb.explore.views`. Change omniq_nb/explore/views.py. -->",
+        "<!-- Made by `python -m omniq_nb.explore > docs/tables.md`: change omniq_nb/explore. -->",
         "",
         "`oq.sql(...)` queries these views with DuckDB, whatever the stores are. All of them start",
         "with the same key columns, which are NULL where they mean nothing.",
@@ -382,7 +387,3 @@ def _table(columns: tuple[Column, ...]) -> list[str]:
         type = "by its rows" if column.type == "TYPED" else f"`{column.type}`"
         rows.append(f"| `{column.name}` | {type} | {column.doc} |")
     return rows
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")  # noqa: T201

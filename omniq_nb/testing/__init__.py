@@ -41,6 +41,6 @@ def __getattr__(name: str) -> object:
     import pytest
 
     # A bare assert then says what it compared.
-    asserting = {*_MODULES.values(), "comparison", "processes", "scans"}
+    asserting = {*_MODULES.values(), "comparison", "processes", "scans", "suite"}
     pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in asserting))
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

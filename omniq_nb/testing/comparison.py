@@ -35,7 +35,7 @@ DEPENDENCY_ERROR = "TaskCancelled: the task"
 
 
 def compare_random_histories(
-    new_recipe: Callable[[], Recipe], examples: int = 30, steps: int = 40
+    new_recipe: Callable[[], Recipe], examples: int = 20, steps: int = 30
 ) -> None:
     """Fail with the shortest history on which a queue and the machine disagree."""
     run_state_machine_as_test(

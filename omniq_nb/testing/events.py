@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,12 +12,10 @@ from omniq_nb.errors import StoreClosed
 from omniq_nb.models.event import EventType
 from omniq_nb.storage.base import EventStore, Query
 from omniq_nb.storage.tables import EVENTS, table
-from omniq_nb.testing.places import Place, Recipe, Suite, drive, in_threads, opened
-from omniq_nb.testing.processes import Process
+from omniq_nb.testing.places import Place, Recipe
 from omniq_nb.testing.samples import NEVER, NOON, ODD_NAMES, event, full_event
 from omniq_nb.testing.scans import Row, by, column_sets, rows
-
-StartProcesses = Callable[[int], list[Process]]
+from omniq_nb.testing.suite import StartProcesses, Suite, drive, in_threads, opened
 
 DAY = 86_400.0
 
@@ -280,16 +278,16 @@ class EventStoreSuite(Suite):
     ) -> None:
         writers = start(2)
         acknowledged: set[str] = set()
-        for number in range(60):
+        for number in range(40):
             for place, process in enumerate(writers):
                 own = [event(f"{place}-{number}-{n}", at=NOON + number) for n in range(20)]
                 process.start("append", [event(f"both-{number}"), *own])
-        for number in range(60):
+        for number in range(40):
             for place, process in enumerate(writers):
                 process.answer()
                 acknowledged |= {f"{place}-{number}-{n}" for n in range(20)}
             assert acknowledged <= set(await ids(store)), "an acknowledged event is not visible"
-        assert len(await ids(store)) == 2 * 60 * 20 + 60
+        assert len(await ids(store)) == 2 * 40 * 20 + 40
 
     async def test_every_acknowledged_event_survives_a_kill(
         self, store: EventStore, start: StartProcesses

@@ -14,13 +14,11 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from omniq_nb.models.task import LIVE, Settle, State
 from omniq_nb.storage.base import TaskQueue
-
-if TYPE_CHECKING:
-    from omniq_nb.testing.places import Recipe
+from omniq_nb.testing.places import Recipe
 
 Order = str | Callable[..., Awaitable[Any]]
 """A method of the store, or a module-level coroutine function that is given the store."""
@@ -44,7 +42,7 @@ class Process:
         The method of the place that gives the store.
     """
 
-    def __init__(self, recipe: "Recipe", component: str) -> None:
+    def __init__(self, recipe: Recipe, component: str) -> None:
         ours, theirs = Pipe()
         program = f"from {__name__} import main; main({theirs.fileno()})"
         self._child = subprocess.Popen(

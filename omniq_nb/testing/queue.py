@@ -23,8 +23,8 @@ from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
 from omniq_nb.storage.base import Query, TaskQueue
 from omniq_nb.storage.tables import TASKS, table
 from omniq_nb.testing.comparison import compare_random_histories
-from omniq_nb.testing.places import Place, Recipe, Suite, drive, in_threads, opened, until
-from omniq_nb.testing.processes import Process, drain
+from omniq_nb.testing.places import Place, Recipe
+from omniq_nb.testing.processes import drain
 from omniq_nb.testing.samples import (
     MEGABYTES_50,
     NEVER,
@@ -36,8 +36,7 @@ from omniq_nb.testing.samples import (
     task,
 )
 from omniq_nb.testing.scans import Row, by, column_sets, rows
-
-StartProcesses = Callable[[int], list[Process]]
+from omniq_nb.testing.suite import StartProcesses, Suite, drive, in_threads, opened, until
 
 LONG = 600.0
 """A lease that no test outlives."""

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,8 +14,7 @@ from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, State
 from omniq_nb.storage.base import Query, ResultStore
 from omniq_nb.storage.tables import RESULTS, table
-from omniq_nb.testing.places import Place, Recipe, Suite, drive, in_threads, opened
-from omniq_nb.testing.processes import Process
+from omniq_nb.testing.places import Place, Recipe
 from omniq_nb.testing.samples import (
     MEGABYTES_50,
     NEVER,
@@ -25,8 +24,7 @@ from omniq_nb.testing.samples import (
     result,
 )
 from omniq_nb.testing.scans import Row, by, column_sets, rows
-
-StartProcesses = Callable[[int], list[Process]]
+from omniq_nb.testing.suite import StartProcesses, Suite, drive, in_threads, opened
 
 DAY = 86_400.0
 
@@ -381,18 +379,18 @@ class ResultStoreSuite(Suite):
     ) -> None:
         writers = start(2)
         acknowledged: set[str] = set()
-        for number in range(60):
+        for number in range(40):
             for place, process in enumerate(writers):
                 some = [result(f"{place}-{number}-{n}", number + 1) for n in range(20)]
                 process.start("put", [result(f"again-{place}", number + 1), *some])
-        for number in range(60):
+        for number in range(40):
             for place, process in enumerate(writers):
                 process.answer()
                 acknowledged |= {f"{place}-{number}-{n}" for n in range(20)}
             found = await tokens(store)
             assert acknowledged <= found.keys(), "an acknowledged result is not visible"
             assert found["again-0"] > number, "an older attempt came back"
-        assert len(await tokens(store)) == 2 * 60 * 20 + 2
+        assert len(await tokens(store)) == 2 * 40 * 20 + 2
 
     async def test_every_acknowledged_result_survives_a_kill(
         self, store: ResultStore, start: StartProcesses

@@ -145,7 +145,9 @@ class TestBatch:
         again = oq.map(divide, a=[1.0], b=[0, 1, 2, 4], name="sweep/1 'ä'")
         again.wait(timeout=30)
         assert again.ids[:3] == first.ids
-        attempts = oq.sql("select task_id, count(*) as n from events where type='started' group by 1")
+        attempts = oq.sql(
+            "select task_id, count(*) as n from events where type='started' group by 1"
+        )
         started = dict(zip(attempts["task_id"], attempts["n"], strict=True))
         # The failed one ran again, the new one ran, the others did not.
         assert [started[task_id] for task_id in again.ids] == [2, 1, 1, 1]
@@ -155,7 +157,9 @@ class TestBatch:
             return 1 / x
 
         oq.workers.start(1)
-        assert isinstance(oq.map(f, [0], name="b").results(30, errors="return")[0], ZeroDivisionError)
+        assert isinstance(
+            oq.map(f, [0], name="b").results(30, errors="return")[0], ZeroDivisionError
+        )
 
         def f(x):
             return "mended"
@@ -284,9 +288,9 @@ class TestOrder:
             ("high", 5, "high 5"),
             ("high", 1, "high 1 later"),
         ]:
-            oq.task(queue=queue, priority=priority)(add).options(
-                name=label, tags=["order"]
-            ).submit(1, 1)
+            oq.task(queue=queue, priority=priority)(add).options(name=label, tags=["order"]).submit(
+                1, 1
+            )
         oq.workers.start(1, queues=["high", "low"])
         oq.workers.stop(drain=True, timeout=30)
         done = list(oq.sql("select name from results order by started_at")["name"])

@@ -1,7 +1,6 @@
 """What every executor does with a task, and what only some can do."""
 
 import asyncio
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,13 +16,47 @@ from pathlib import Path
 import pytest
 
 from omniq_nb.codec import Codec
-from omniq_nb.core.context import current_task
 from omniq_nb.core.executors import EXECUTORS, Executor, Outcome, Progress
 from omniq_nb.models.task import State, Task
+from tests.core.work import (
+    GATES,
+    PATIENCE,
+    Gate,
+    a_lock,
+    add,
+    add_later,
+    await_at,
+    command_line_and_environment,
+    count_up,
+    crash,
+    defy,
+    fail,
+    fail_later,
+    ignore_cancellation,
+    leave_by_exit,
+    leave_by_signal,
+    loop_until_cancelled,
+    main_module,
+    meet,
+    megabytes,
+    pid,
+    raise_it,
+    read_stdin,
+    say,
+    shout,
+    sleep_and_clean_up,
+    sleep_and_clean_up_plainly,
+    start_helper,
+    swallow,
+    touch_and_sleep,
+    wait_at,
+    where,
+    who,
+    write_below_python,
+)
 
 KEY = b"k" * 32
 CODEC = Codec(KEY)
-PATIENCE = 60.0
 KINDS = sorted(EXECUTORS)
 IN_PROCESS = ["async", "thread"]
 
@@ -111,105 +144,11 @@ def alive(pid: int) -> bool:
 # ---------------------------------------------------------------- tasks
 
 
-class Gate:
-    """Lets tasks of this process tell that they started, and wait for leave to end."""
-
-    def __init__(self) -> None:
-        self.started = threading.Semaphore(0)
-        self.leave = threading.Event()
-
-
-GATES: dict[str, Gate] = {}
-
-
 @pytest.fixture
 def gate(request) -> Iterator[str]:
     GATES[request.node.name] = Gate()
     yield request.node.name
     GATES.pop(request.node.name).leave.set()
-
-
-def wait_at(name: str) -> str:
-    gate = GATES[name]
-    gate.started.release()
-    gate.leave.wait(PATIENCE)
-    return "left"
-
-
-async def await_at(name: str) -> str:
-    gate = GATES[name]
-    gate.started.release()
-    await asyncio.to_thread(gate.leave.wait, PATIENCE)
-    return "left"
-
-
-def add(a, b):
-    return a + b
-
-
-async def add_later(a, b):
-    await asyncio.sleep(0)
-    return a + b
-
-
-class Broken(ValueError):
-    pass
-
-
-def fail(message):
-    raise Broken(message)
-
-
-async def fail_later(message):
-    await asyncio.sleep(0)
-    raise Broken(message)
-
-
-def raise_it(name):
-    raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt()}[name]
-
-
-def a_lock():
-    return threading.Lock()
-
-
-def say(word):
-    print(word)
-    print(word, file=sys.stderr)
-
-
-def who():
-    task = current_task()
-    return task.id, task.name, task.attempt, task.queue, task.batch, task.cancelled
-
-
-def count_up(total):
-    for done in range(1, total + 1):
-        current_task().progress(done, total, f"step {done}")
-
-
-def touch_and_sleep(path):
-    """Say which process it is, and sleep until the file is gone."""
-    Path(path).write_text(str(os.getpid()))
-    deadline = time.monotonic() + PATIENCE
-    while Path(path).exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-async def sleep_and_clean_up(path):
-    Path(path).write_text("started")
-    try:
-        await asyncio.sleep(PATIENCE)
-    finally:
-        Path(path).write_text("cleaned up")
-
-
-def sleep_and_clean_up_plainly(path):
-    Path(path).write_text("started")
-    try:
-        time.sleep(PATIENCE)
-    finally:
-        Path(path).write_text("cleaned up")
 
 
 # ---------------------------------------------------------------- all kinds
@@ -466,26 +405,6 @@ def slots() -> int:
     return sum(thread.name == "omniq thread" for thread in threading.enumerate())
 
 
-def loop_until_cancelled(name):
-    gate = GATES[name]
-    gate.started.release()
-    while not current_task().cancelled:
-        gate.leave.wait(0.001)
-    current_task().check()
-
-
-def ignore_cancellation(name):
-    return wait_at(name)
-
-
-def meet(name, word):
-    """Print in turns with the other one."""
-    gate = GATES[name]
-    for _ in range(3):
-        gate.barrier.wait(PATIENCE)
-        print(word, end=" ")
-
-
 class TestThreads:
     def test_a_function_that_looks_can_be_cancelled(self, gate):
         with bench("thread") as b:
@@ -510,7 +429,6 @@ class TestThreads:
         assert "use process workers" in outcome.error
 
     def test_tasks_that_print_in_turns_do_not_mix(self, gate):
-        GATES[gate].barrier = threading.Barrier(2)
         with bench("thread", 2) as b:
             left, right = b.submit(meet, gate, "left"), b.submit(meet, gate, "right")
             assert b.outcome(left).output == "left left left "
@@ -535,16 +453,6 @@ class TestThreads:
         with bench("thread") as b:
             b.run(leave_behind)
             assert b.value(b.run(look)) == []
-
-
-async def swallow(name):
-    gate = GATES[name]
-    gate.started.release()
-    while not gate.leave.is_set():
-        try:
-            await asyncio.sleep(0.01)
-        except asyncio.CancelledError:
-            print("no")
 
 
 class TestCoroutines:
@@ -579,72 +487,6 @@ class TestCoroutines:
 
 
 # ---------------------------------------------------------------- child processes
-
-
-def leave_by_exit(code):
-    print("last words", flush=True)
-    os._exit(code)
-
-
-def leave_by_signal(number):
-    print("last words", flush=True)
-    os.kill(os.getpid(), number)
-    time.sleep(PATIENCE)
-
-
-def crash():
-    ctypes.string_at(0)
-
-
-def megabytes(n):
-    return b"x" * (n << 20)
-
-
-def write_below_python():
-    print("python")
-    os.write(1, b"descriptor\n")
-    subprocess.run(["echo", "child"], check=True)
-    os.write(2, b"error\n")
-    print("again")
-
-
-def shout(n):
-    print("start" + "." * n + "end")
-
-
-def defy(path):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    touch_and_sleep(path)
-
-
-def start_helper(path):
-    helper = subprocess.Popen(["sleep", str(PATIENCE)])
-    Path(path).write_text(str(helper.pid))
-    helper.wait()
-
-
-def main_module():
-    return getattr(sys.modules["__main__"].__spec__, "name", None)
-
-
-def command_line_and_environment():
-    return Path("/proc/self/cmdline").read_bytes(), Path("/proc/self/environ").read_bytes()
-
-
-def read_stdin():
-    return sys.stdin.read()
-
-
-def where():
-    return os.getcwd()  # noqa: PTH109
-
-
-def pid():
-    return os.getpid()
-
-
-def write_pid(path):
-    Path(path).write_text(str(os.getpid()))
 
 
 class TestProcesses:
@@ -782,10 +624,11 @@ class TestProcesses:
             import os, signal, sys, time
             sys.path[:] = {sys.path!r}
             import tests.core.test_executors as t
+            import tests.core.work as work
             b = t.Bench("process", 2)
             b.executor.start()
-            b.submit(t.touch_and_sleep, {str(tmp_path / "busy")!r})
-            b.run(t.write_pid, {str(tmp_path / "idle")!r})
+            b.submit(work.touch_and_sleep, {str(tmp_path / "busy")!r})
+            b.run(work.write_pid, {str(tmp_path / "idle")!r})
             while not os.path.exists({str(tmp_path / "busy")!r}):
                 time.sleep(0.01)
             {ending}

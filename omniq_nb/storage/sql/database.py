@@ -51,11 +51,11 @@ class Transaction(ABC):
 
     @abstractmethod
     async def now(self) -> float:
-        """The clock by which leases are measured, in seconds since 1970."""
+        """Tell the time by which leases are measured, in seconds since 1970."""
 
     @abstractmethod
     async def numbers(self, count: int) -> Sequence[int]:
-        """So many ascending numbers for new tasks, higher than all that are in use."""
+        """Give ascending numbers for new tasks, higher than all that are in use."""
 
     @abstractmethod
     async def fetch(self, statement: str, *parameters: object) -> list[Row]:

@@ -52,7 +52,7 @@ TASK = ("seq", *CALL, *STANDING)
 TASK_COLUMNS = ", ".join(["t.seq", *(f"c.{n}" for n in CALL), *(f"t.{n}" for n in STANDING)])
 """The same in SQL, where c is omniq_calls and t is omniq_tasks."""
 
-RESULT = tuple(name for name in Result.__struct_fields__ if name != "payload") + ("payload",)
+RESULT = tuple(sorted(Result.__struct_fields__, key="payload".__eq__))  # the payload comes last
 EVENT = Event.__struct_fields__
 
 STATES = {state.value: state for state in State}
@@ -70,7 +70,7 @@ def columns(names: Sequence[str], prefix: str = "") -> str:
 
 
 def call_row(seq: int, task: Task) -> Row:
-    """A new task as a row of omniq_calls: `seq`, then `CALL`, then `call`."""
+    """Make a new task a row of omniq_calls: `seq`, then `CALL`, then `call`."""
     values = list(_call_values(task))
     values[_TAGS] = _json(task.tags)
     values[_RETRY] = _json(task.retry)
@@ -79,7 +79,7 @@ def call_row(seq: int, task: Task) -> Row:
 
 
 def new_standing_row(seq: int, task: Task, token: int) -> Row:
-    """A new task as a row of omniq_tasks: `seq`, then `STANDING`."""
+    """Make a new task a row of omniq_tasks: `seq`, then `STANDING`."""
     # It is blocked until what it depends on has been looked at.
     state = "blocked" if task.depends_on else "queued"
     head = (seq, task.queue, state, task.priority, task.available_at, task.expires_at)
@@ -87,7 +87,7 @@ def new_standing_row(seq: int, task: Task, token: int) -> Row:
 
 
 def task_of(row: Row) -> Task:
-    """A task from the columns of `TASK`, and perhaps `call`."""
+    """Make a task of the columns of `TASK`, and perhaps `call`."""
     fields = dict(zip((*TASK, "call"), row, strict=False))
     fields["tags"] = words(fields["tags"])
     fields["depends_on"] = words(fields["depends_on"])
@@ -97,21 +97,21 @@ def task_of(row: Row) -> Task:
 
 
 def result_row(result: Result) -> Row:
-    """A result as the columns of `RESULT`."""
+    """Make a result the columns of `RESULT`."""
     values = list(_result_values(result))
     values[_RESULT_STATE] = result.state.value
     return tuple(values)
 
 
 def result_of(row: Row) -> Result:
-    """A result from the columns of `RESULT`."""
+    """Make a result of the columns of `RESULT`."""
     fields = dict(zip(RESULT, row, strict=True))
     fields["state"] = STATES[fields["state"]]
     return Result(**fields)
 
 
 def event_row(event: Event) -> Row:
-    """An event as the columns of `EVENT`."""
+    """Make an event the columns of `EVENT`."""
     values = list(_event_values(event))
     values[_EVENT_TYPE] = event.type.value
     return tuple(values)
@@ -124,7 +124,7 @@ def _json(value: Retry | tuple[str, ...]) -> str:
 
 @lru_cache(1024)
 def words(text: str) -> tuple[str, ...]:
-    """A list of strings that was stored as JSON."""
+    """Read a list of strings that was stored as JSON."""
     return msgspec.json.decode(text, type=tuple[str, ...])
 
 

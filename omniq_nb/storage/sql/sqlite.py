@@ -364,7 +364,7 @@ class SqliteTransaction(Transaction):
         return time.time()
 
     async def numbers(self, count: int) -> Sequence[int]:
-        """Number tasks; see `Transaction`."""
+        """Give numbers; see `Transaction`."""
         ((last,),) = self._connection.execute("SELECT coalesce(max(seq), 0) FROM omniq_calls")
         return range(last + 1, last + 1 + count)
 

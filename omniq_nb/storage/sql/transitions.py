@@ -29,7 +29,7 @@ from omniq_nb.storage.sql.rows import (
     task_of,
     words,
 )
-from omniq_nb.storage.sql.schema import ENDED, LIVE
+from omniq_nb.storage.sql.schema import LIVE
 
 INSERT_CALLS = f"""
     INSERT INTO omniq_calls (seq, {columns(CALL)}, call) VALUES {{rows}}
@@ -215,7 +215,7 @@ async def _make_way(tx: Transaction, tasks: Sequence[Task]) -> dict[str, int]:
 
 
 async def levels(tx: Transaction, queue: str) -> list[Row]:
-    """The priorities in use in a queue, highest first, and when the earliest task of each is due."""
+    """Give the priorities in use in a queue, highest first, and the earliest time of each."""
     return await tx.fetch(LEVELS, queue, queue, queue)
 
 
@@ -401,7 +401,7 @@ async def _free(tx: Transaction, succeeded: Sequence[Row]) -> None:
 
 
 async def _doomed(tx: Transaction, failed: Sequence[Ending]) -> list[Ending]:
-    """The endings of the tasks that wait in vain for these."""
+    """Give the endings of the tasks that wait in vain for these."""
     times = {ending.id: ending.finished_at for ending in failed}
     waiting = await tx.fetch_each(WAITING, [(ending.id,) for ending in failed])
     endings = {

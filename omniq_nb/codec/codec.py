@@ -1,0 +1,222 @@
+"""Signing payloads, verifying them before anything is opened, and choosing how values travel.
+
+A payload is: format version (1 byte), codec (1 byte), HMAC-SHA256 (32 bytes), body. The
+signature covers version, codec, the *context* (what the payload is for, and of which task) and
+the body, so that nobody without the key can write a payload, and nobody at all can move one to
+another task. Opening a pickle is running code: that is why.
+"""
+
+import hmac
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from omniq_nb.codec import plain
+from omniq_nb.codec.functions import pack_function, unpack_function
+from omniq_nb.codec.pickles import dump, load
+from omniq_nb.errors import NotSerializable, PayloadError, PayloadRefused
+
+_VERSION = 1
+_MSGPACK, _JSON, _PICKLE, _CALL = 1, 2, 3, 4
+_SIGNATURE = 32
+_HEAD = 2 + _SIGNATURE
+_FUNCTIONS = 256
+"""Unpacked functions kept, so that a batch unpickles its function once."""
+
+Arguments = tuple[tuple[object, ...], dict[str, object]]
+
+
+class Codec:
+    """Turns values, exceptions and calls into signed payloads, and back.
+
+    Parameters
+    ----------
+    key : bytes
+        The project's key.
+    strict : bool
+        Refuse pickles and functions that are not allowed, before opening them.
+    allow : sequence of str
+        What strict mode lets run: ``module:name``, ``module:*`` or ``package.*``.
+    """
+
+    def __init__(self, key: bytes, *, strict: bool = False, allow: Sequence[str] = ()) -> None:
+        self.key = key
+        self.strict = strict
+        self.allow = tuple(allow)
+        self._unpacked = lru_cache(_FUNCTIONS)(self._unpack_function)
+
+    # ---------------------------------------------------------------- calls
+
+    def pack_function(self, function: Callable[..., object]) -> bytes:
+        """Pack a function once, for any number of calls.
+
+        Raises
+        ------
+        NotSerializable
+            It refers to something that cannot travel.
+        PayloadRefused
+            Strict mode forbids it.
+        """
+        return pack_function(function, strict=self.strict, allow=self.allow)
+
+    def encode_call(
+        self,
+        packed: bytes,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        *,
+        context: str,
+    ) -> bytes:
+        """A call of a packed function.
+
+        Raises
+        ------
+        NotSerializable
+            An argument cannot travel; the message says which.
+        """
+        codec, body = self._body((args, kwargs), "msgpack", "the arguments")
+        return self._signed(_CALL, msgspec.msgpack.encode((packed, codec, body)), context)
+
+    def decode_call(
+        self, payload: bytes, *, context: str
+    ) -> tuple[Callable[..., object], tuple[object, ...], dict[str, object]]:
+        """Open a call.
+
+        Raises
+        ------
+        PayloadRefused
+            It is not signed with our key for this context, or strict mode forbids it.
+        PayloadError
+            Its function or arguments cannot be rebuilt here.
+        """
+        codec, body = self._verified(payload, context)
+        if codec != _CALL:
+            raise PayloadRefused(f"the payload of {context!r} is no call")
+        packed, codec, body = msgspec.msgpack.decode(body, type=tuple[bytes, int, bytes])
+        function = self._unpacked(packed)
+        args, kwargs = self._opened(codec, body, context)
+        return function, args, kwargs
+
+    # ---------------------------------------------------------------- values
+
+    def encode(self, value: object, *, context: str, prefer: str = "msgpack") -> bytes:
+        """A value.
+
+        Parameters
+        ----------
+        value : object
+            Anything that can travel.
+        context : str
+            What it is for; `decode` must name the same.
+        prefer : {"msgpack", "json", "pickle"}
+            How plain data is packed, where that is exact.
+
+        Raises
+        ------
+        NotSerializable
+            It cannot travel.
+        """
+        codec, body = self._body(value, prefer, "the value")
+        return self._signed(codec, body, context)
+
+    def decode(self, payload: bytes, *, context: str) -> object:
+        """Open a value.
+
+        Raises
+        ------
+        PayloadRefused
+            It is not signed with our key for this context, or strict mode forbids it.
+        PayloadError
+            It cannot be rebuilt here.
+        """
+        codec, body = self._verified(payload, context)
+        return self._opened(codec, body, context)
+
+    def encode_exception(self, error: BaseException, *, context: str) -> bytes:
+        """An exception, if it survives the journey; otherwise nothing."""
+        if self.strict:
+            return b""
+        try:
+            body = dump(error, "the exception")
+            # Exceptions whose constructor wants other arguments pickle well and open badly.
+            load(body)
+        except PayloadError:
+            return b""
+        return self._signed(_PICKLE, body, context)
+
+    def rebind(self, payload: bytes, *, old: str, new: str) -> bytes:
+        """Sign a payload for another context. Its signature for the old one must be right."""
+        codec, body = self._verified(payload, old)
+        return self._signed(codec, bytes(body), new)
+
+    # ---------------------------------------------------------------- inside
+
+    def _body(self, value: object, prefer: str, what: str) -> tuple[int, bytes]:
+        if prefer == "json" and _is_json(value):
+            return _JSON, msgspec.json.encode(value)
+        if prefer != "pickle" or self.strict:
+            try:
+                return _MSGPACK, plain.pack(value)
+            except plain.NotPlain as reason:
+                if self.strict:
+                    raise NotSerializable(
+                        f"strict mode lets plain data travel only, and {what} would be "
+                        f"pickled: {reason}"
+                    ) from None
+        return _PICKLE, dump(value, what)
+
+    def _opened(self, codec: int, body: bytes | memoryview, context: str) -> Any:
+        if codec == _PICKLE:
+            if self.strict:
+                raise PayloadRefused(f"strict mode does not open the pickle of {context!r}")
+            return load(bytes(body))
+        try:
+            if codec == _MSGPACK:
+                return plain.unpack(body)
+            if codec == _JSON:
+                return msgspec.json.decode(body)
+        except (ValueError, ImportError) as error:
+            raise PayloadError(f"the payload of {context!r} cannot be opened: {error}") from error
+        raise PayloadError(f"the payload of {context!r} was packed by a newer omniq_nb")
+
+    def _unpack_function(self, packed: bytes) -> Callable[..., object]:
+        return unpack_function(packed, strict=self.strict, allow=self.allow)
+
+    def _signed(self, codec: int, body: bytes, context: str) -> bytes:
+        head = bytes((_VERSION, codec))
+        return b"".join((head, self._signature(head, body, context), body))
+
+    def _verified(self, payload: bytes, context: str) -> tuple[int, memoryview]:
+        view = memoryview(payload)
+        head, signature, body = view[:2], view[2:_HEAD], view[_HEAD:]
+        if len(signature) < _SIGNATURE or not hmac.compare_digest(
+            signature, self._signature(head, body, context)
+        ):
+            raise PayloadRefused(
+                f"the payload of {context!r} is not signed with this project's key, so it was "
+                f"not opened. Machines that share work need the same OMNIQ_SECRET_KEY"
+            )
+        if head[0] > _VERSION:
+            raise PayloadError(f"the payload of {context!r} was packed by a newer omniq_nb")
+        return head[1], body
+
+    def _signature(self, head: bytes | memoryview, body: bytes | memoryview, context: str) -> bytes:
+        words = context.encode(errors="surrogatepass")
+        signed = b"".join((head, len(words).to_bytes(4, "big"), words, body))
+        return hmac.digest(self.key, signed, "sha256")
+
+
+def _is_json(value: object) -> bool:
+    """Whether JSON gives back exactly this."""
+    kind = type(value)
+    if kind is int:
+        return -(2**63) <= value < 2**63  # type: ignore[operator]
+    if kind is float:
+        return value - value == 0.0  # type: ignore[operator]  # neither NaN nor infinite
+    if kind is list:
+        return all(map(_is_json, value))  # type: ignore[call-overload]
+    if kind is dict:
+        return all(type(key) is str and _is_json(item) for key, item in value.items())  # type: ignore[attr-defined]
+    return kind in (str, bool, type(None))

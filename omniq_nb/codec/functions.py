@@ -1,0 +1,111 @@
+"""Functions on their way to a worker: by reference where they can be imported, else by value."""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from types import MethodType
+from typing import cast
+
+import cloudpickle
+
+from omniq_nb.codec.pickles import dump, load
+from omniq_nb.errors import PayloadError, PayloadRefused
+
+_BY_REFERENCE, _BY_VALUE = b"r", b"v"
+
+Function = Callable[..., object]
+
+
+def pack_function(function: Function, *, strict: bool, allow: Sequence[str]) -> bytes:
+    """A function as bytes.
+
+    Raises
+    ------
+    NotSerializable
+        It refers to something that cannot travel.
+    PayloadRefused
+        Strict mode forbids it.
+    """
+    reference = _reference(function)
+    if strict:
+        _check_allowed(reference, allow)
+    if reference is not None:
+        return _BY_REFERENCE + reference.encode()
+    return _BY_VALUE + dump(function, "the function")
+
+
+def unpack_function(packed: bytes, *, strict: bool, allow: Sequence[str]) -> Function:
+    """The function that `pack_function` was given. Its payload's signature is verified already.
+
+    Raises
+    ------
+    PayloadRefused
+        Strict mode forbids it; it was neither imported nor unpickled.
+    PayloadError
+        It cannot be imported here.
+    """
+    if packed[:1] == _BY_VALUE:
+        if strict:
+            _check_allowed(None, allow)
+        return cast(Function, load(packed[1:]))
+    reference = packed[1:].decode()
+    if strict:
+        _check_allowed(reference, allow)
+    module, _, name = reference.partition(":")
+    try:
+        found: object = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise PayloadError(
+            f"the function {reference} cannot be imported by this worker ({error}); "
+            f"install its package where the worker runs, or put it on PYTHONPATH"
+        ) from None
+    return _undecorated(cast(Function, found))
+
+
+def _reference(function: Function) -> str | None:
+    """``module:qualname``, if that is how to import the function."""
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or isinstance(function, partial):
+        return None
+    loaded = sys.modules.get(module)
+    # A notebook's module is the worker's own, another one; some modules exist in memory only.
+    if module == "__main__" or "<" in name or getattr(loaded, "__spec__", None) is None:
+        return None
+    if loaded in cloudpickle.list_registry_pickle_by_value() or module in (
+        cloudpickle.list_registry_pickle_by_value()
+    ):
+        return None
+    found: object = loaded
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(function, MethodType):
+        same = found == function
+    else:
+        same = found is function or _undecorated(cast(Function, found)) is function
+    return f"{module}:{name}" if same else None
+
+
+def _undecorated(found: Function) -> Function:
+    """The user's function below our decorator."""
+    return cast(Function, getattr(found, "__omniq_function__", found))
+
+
+def _check_allowed(reference: str | None, allow: Sequence[str]) -> None:
+    if reference is None:
+        raise PayloadRefused(
+            "strict mode runs importable functions only, and this one travels by value: "
+            "move it from the notebook to a module"
+        )
+    module = reference.partition(":")[0]
+    for rule in allow:
+        if rule in (reference, f"{module}:*"):
+            return
+        if rule.endswith(".*") and f"{module}.".startswith(rule[:-1]):
+            return
+    raise PayloadRefused(
+        f"strict mode does not allow {reference!r}; allowed_functions lists {list(allow)}"
+    )
