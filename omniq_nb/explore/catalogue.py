@@ -216,19 +216,25 @@ class Explorer:
             equals = {"state": UNSETTLED} | {
                 name: values for name, values in query.equals.items() if name == "batch"
             }
-            unsettled = await self._stores.task_queue.scan(
+            scan = await self._stores.task_queue.scan(
                 Query(columns=("id", "token", "state"), equals=equals)
             )
+            unsettled = scan if scan.table.num_rows or scan.files else None
         sources = []
         for view, columns in needs.items():
-            used = dict.fromkeys(
-                name for column in view.columns if column.name in columns for name in column.needs
-            )
-            used |= dict.fromkeys((view.time_source, *query.equals))
-            if view.name == "results":
-                used |= dict.fromkeys(("task_id", "token"))
+            used = [name for c in view.columns if c.name in columns for name in c.needs]
+            used += query.equals
+            if query.since is not None or query.until is not None:
+                used.append(view.time_source)
+            if view.name == "results" and unsettled:
+                used += ["task_id", "token"]
+            # A count reads no column, but a table without columns has no rows: a small one.
+            used = used or ["type" if view.name == "events" else "state"]
             asked = Query(
-                columns=tuple(used), since=query.since, until=query.until, equals=query.equals
+                columns=tuple(dict.fromkeys(used)),
+                since=query.since,
+                until=query.until,
+                equals=query.equals,
             )
             sources.append(Source(view, columns, await self._scan(view.name, asked), asked))
         return Scans(sources, unsettled)

@@ -12,7 +12,6 @@ import json
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,10 +59,8 @@ class Structures:
         known = {file: self._known.get((file, column)) for file in files}
         new = [file for file, structure in known.items() if structure is None]
         if new:
-            view = f"{column}_by_file"
-            connection.read_parquet(new, filename=True, union_by_name=True).create_view(view)
-            found = structure_of(connection, view, column, "filename")
-            connection.execute(f"DROP VIEW {view}")
+            rows = _read(new, "union_by_name = true, filename = true")
+            found = structure_of(connection, rows, column, "filename")
             if len(self._known) > 100_000:  # of files that were compacted away, mostly
                 self._known.clear()
             for file in new:
@@ -117,46 +114,37 @@ class Session:
     # ---------------------------------------------------------------- inside
 
     def _rows(self, name: str, scan: Scan) -> str:
-        """Make a store's rows known, in place. Gives the relation's name."""
-        rows = self._create(f"{name} in memory", self._connection.from_arrow(scan.table))
+        """Make a store's rows known, in place. Gives the relation's SQL."""
+        self._connection.execute(f"USE {STORE}")
+        self._connection.from_arrow(scan.table).create_view(name)
+        self._connection.execute("USE main")
         if not scan.files:
-            return rows
-        files = self._create(
-            f"{name} in files",
-            self._connection.read_parquet(list(scan.files), union_by_name=True),
-        )
-        # By name: a file may lack a column that was added later.
-        both = self._connection.sql(f"FROM {rows} UNION ALL BY NAME FROM {files}")
-        return self._create(f"{name} anywhere", both)
+            return _stored(name)
+        # By name: a file may lack a column that was added later. As text, not as a view: DuckDB
+        # reads every footer again for each view over the files.
+        return f"(FROM {_stored(name)} UNION ALL BY NAME FROM {_read(scan.files)})"
 
     def _settled(self, results: str, queue: str) -> str:
         """Leave out the results of attempts that their queue did not accept."""
-        live = ", ".join(f"'{state}'" for state in sorted(LIVE))
-        counting = self._connection.sql(
-            f"SELECT result.* FROM {results} AS result "
+        live = ", ".join(map(literal, sorted(LIVE)))
+        return (
+            f"(SELECT result.* FROM {results} AS result "
             f"LEFT JOIN {queue} AS task ON task.id = result.task_id WHERE task.id IS NULL "
-            f"OR (task.state NOT IN ({live}) AND task.token = result.token)"
+            f"OR (task.state NOT IN ({live}) AND task.token = result.token))"
         )
-        return self._create("results that count", counting)
 
     def _narrowed(self, rows: str, source: "Source") -> str:
         """Keep the rows that were asked for: a store may give more."""
-        query = source.query
-        time = duckdb.ColumnExpression(source.view.time_source)
+        query, time = source.query, identifier(source.view.time_source)
         conditions = [
-            duckdb.ColumnExpression(name).isin(*map(duckdb.ConstantExpression, values))
+            f"{identifier(name)} IN ({', '.join(map(literal, values))})"
             for name, values in query.equals.items()
         ]
         if query.since is not None:
-            conditions.append(time >= _moment(query.since))
+            conditions.append(f"{time} >= make_timestamptz({microseconds(query.since)})")
         if query.until is not None:
-            conditions.append(time < _moment(query.until))
-        if not conditions:
-            return rows
-        relation = self._connection.sql(f"FROM {rows}")
-        for condition in conditions:
-            relation = relation.filter(condition)
-        return self._create(f"{source.view.name} asked for", relation)
+            conditions.append(f"{time} < make_timestamptz({microseconds(query.until)})")
+        return f"(FROM {rows} WHERE {' AND '.join(conditions)})" if conditions else rows
 
     def _present(self, source: "Source", rows: str) -> None:
         """Make the documented view of rows of a store."""
@@ -193,15 +181,9 @@ class Session:
         else:
             found = [self._structures.of(self._connection, files, column)]
             if source.scan.table.num_rows:
-                in_memory = _stored(f"{source.view.name} in memory")
+                in_memory = _stored(source.view.name)
                 found += structure_of(self._connection, in_memory, column).values()
         return typed(joined(found))
-
-    def _create(self, name: str, relation: duckdb.DuckDBPyRelation) -> str:
-        self._connection.execute(f"USE {STORE}")
-        relation.create_view(name)
-        self._connection.execute("USE main")
-        return _stored(name)
 
 
 def locked_connection(
@@ -219,7 +201,11 @@ def locked_connection(
         }
     )
     connection.execute(DATE_TRUNC)
-    for name, value in {"TimeZone": "UTC", **(settings or {})}.items():
+    for name, value in {
+        "TimeZone": "UTC",
+        "parquet_metadata_cache": "true",
+        **(settings or {}),
+    }.items():
         connection.execute(f"SET {name} = {literal(value)}")
     if files:
         connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
@@ -239,6 +225,10 @@ def _stored(name: str) -> str:
     return f"{STORE}.{identifier(name)}"
 
 
+def _read(files: Sequence[str], options: str = "union_by_name = true") -> str:
+    return f"read_parquet([{', '.join(map(literal, files))}], {options})"
+
+
 def _nothing(view: View) -> str:
     columns = (f"{column.null} AS {identifier(column.name)}" for column in view.columns)
     return f"SELECT {', '.join(columns)} WHERE false"
@@ -248,11 +238,6 @@ def _from_json(column: str, structure: Structure) -> str:
     if structure == "JSON":
         return JSON_OR_RAW.format(f"nullif({column}, 'null')")
     return f"from_json({column}, {literal(json.dumps(structure))})"
-
-
-def _moment(seconds: float) -> duckdb.Expression:
-    epoch = datetime.fromtimestamp(0, UTC)
-    return duckdb.ConstantExpression(epoch + timedelta(microseconds=microseconds(seconds) or 0))
 
 
 def _plain(table: pa.Table) -> pa.Table:

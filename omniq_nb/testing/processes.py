@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from omniq_nb.models.task import LIVE, Settle, State
 from omniq_nb.storage.base import TaskQueue
 from omniq_nb.testing.places import Recipe
 
-Order = str | Callable[..., Awaitable[Any]]
+Order = str | Callable[..., Coroutine[Any, Any, Any]]
 """A method of the store, or a module-level coroutine function that is given the store."""
 
 PATIENCE = 120.0
@@ -71,7 +72,7 @@ class Process:
         try:
             assert self._pipe.poll(PATIENCE), "the child process hangs"
             succeeded, outcome = self._pipe.recv()
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:  # the last message may be there in part
             raise Died from error
         assert succeeded, f"in the child process: {outcome}"
         return outcome
@@ -82,7 +83,7 @@ class Process:
         return self.answer()
 
     def kill(self) -> None:
-        """End it at once, as a power cut would (``kill -9``)."""
+        """End it at once, whatever it is doing (``kill -9``)."""
         self._child.kill()
         self._child.wait()
 
@@ -122,14 +123,12 @@ def main(descriptor: int) -> None:
                 order, arguments = pipe.recv()
             except EOFError:
                 return
-            function = getattr(store, order) if isinstance(order, str) else order
-            given = arguments if isinstance(order, str) else (store, *arguments)
             try:
-                answer: tuple[bool, object] = True, runner.run(function(*given))
-                pickle.dumps(answer)
+                bound = getattr(store, order) if isinstance(order, str) else partial(order, store)
+                answer = pickle.dumps((True, runner.run(bound(*arguments))))
             except Exception:
-                answer = False, traceback.format_exc()
-            pipe.send(answer)
+                answer = pickle.dumps((False, traceback.format_exc()))
+            pipe.send_bytes(answer)
 
 
 async def drain(queue: TaskQueue, worker: str, limit: int) -> list[str]:

@@ -1,4 +1,5 @@
 """Where text goes that is printed or logged while executors run."""
+# ruff: noqa: T201  printing is what these tests are about
 
 import contextlib
 import contextvars
@@ -80,7 +81,7 @@ class TestStreams:
         assert (sys.stdout, sys.stderr) == (out, err)
 
     def test_a_stream_that_was_put_in_place_meanwhile_is_covered_too(self, console):
-        out, err = console()
+        out, _ = console()
         with capturing():
             cell = io.StringIO()
             with contextlib.redirect_stdout(cell):
@@ -92,7 +93,7 @@ class TestStreams:
         assert sys.stdout is out
 
     def test_it_seems_to_be_the_stream_beneath(self, console):
-        out, err = console()
+        console()
         with capturing():
             assert sys.stdout.getvalue() == ""
             assert not sys.stdout.closed
@@ -100,7 +101,7 @@ class TestStreams:
                 sys.stdout.no_such  # noqa: B018
 
     def test_what_is_not_text_is_refused_as_everywhere(self, console):
-        out, err = console()
+        console()
 
         def write_bytes():
             with pytest.raises(TypeError, match="must be str, not bytes"):
@@ -110,7 +111,7 @@ class TestStreams:
             assert captured(write_bytes) is None
 
     def test_tasks_in_two_threads_do_not_mix(self, console):
-        out, err = console()
+        console()
         turns = threading.Barrier(2)
         texts = {}
 
@@ -133,14 +134,14 @@ class TestStreams:
 
 class TestLogging:
     def test_a_record_that_nobody_would_print_is_noted(self, console, logger):
-        out, err = console()
+        console()
         logger.addHandler(logging.NullHandler())
         logger.setLevel(logging.INFO)
         with capturing():
             assert captured(logger.info, "step %d", 1) == "INFO:tests.capture:step 1\n"
 
     def test_levels_hold(self, console, logger):
-        out, err = console()
+        console()
         logger.addHandler(logging.NullHandler())
         logger.setLevel(logging.WARNING)
         with capturing():
@@ -150,7 +151,7 @@ class TestLogging:
     def test_what_a_console_handler_prints_is_there_once_and_nowhere_else(
         self, console, logger, configured
     ):
-        out, err = console()
+        _, err = console()
 
         def configure():
             handler = logging.StreamHandler()
@@ -169,13 +170,13 @@ class TestLogging:
         assert logger.handlers[0].stream is err
 
     def test_without_any_handler_the_last_resort_prints_once(self, console, logger):
-        out, err = console()
+        console()
         with capturing():
             assert captured(logger.warning, "hot") == "hot\n"
             assert captured(logger.info, "cold") is None
 
     def test_the_users_own_basicconfig_still_works(self, console, logger):
-        out, err = console()
+        _, err = console()
         with capturing():
             logging.basicConfig(format="mine: %(message)s")
             logger.warning("cell")
@@ -183,7 +184,7 @@ class TestLogging:
         assert err.getvalue() == "mine: cell\n"
 
     def test_a_handler_that_is_too_strict_to_print_it_does_not_count(self, console, logger):
-        out, err = console()
+        console()
         handler = logging.StreamHandler()
         handler.setLevel(logging.ERROR)
         logger.addHandler(handler)
@@ -191,13 +192,13 @@ class TestLogging:
             assert captured(logger.warning, "hot") == "WARNING:tests.capture:hot\n"
 
     def test_a_record_whose_arguments_do_not_fit_harms_nobody(self, console, logger):
-        out, err = console()
+        console()
         logger.addHandler(logging.NullHandler())
         with capturing():
             assert "not all arguments converted" in captured(logger.warning, "hot", 1)
 
     def test_record_factories_are_as_before_afterwards(self, console):
-        out, err = console()
+        console()
         before = logging.getLogRecordFactory()
         with capturing():
             assert logging.getLogRecordFactory() is not before

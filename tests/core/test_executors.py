@@ -141,9 +141,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-# ---------------------------------------------------------------- tasks
-
-
 @pytest.fixture
 def gate(request) -> Iterator[str]:
     GATES[request.node.name] = Gate()
