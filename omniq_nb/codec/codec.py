@@ -7,9 +7,9 @@ another task. Opening a pickle is running code: that is why.
 """
 
 import hmac
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -22,10 +22,8 @@ _VERSION = 1
 _MSGPACK, _JSON, _PICKLE, _CALL = 1, 2, 3, 4
 _SIGNATURE = 32
 _HEAD = 2 + _SIGNATURE
-_FUNCTIONS = 256
-"""Unpacked functions kept, so that a batch unpickles its function once."""
 
-Arguments = tuple[tuple[object, ...], dict[str, object]]
+_call_decoder = msgspec.msgpack.Decoder(tuple[bytes, int, bytes])
 
 
 class Codec:
@@ -45,7 +43,10 @@ class Codec:
         self.key = key
         self.strict = strict
         self.allow = tuple(allow)
-        self._unpacked = lru_cache(_FUNCTIONS)(self._unpack_function)
+
+    def __reduce__(self) -> NoReturn:
+        # A function that refers to it would carry the key into the store.
+        raise NotSerializable("a Codec holds the project's key and stays in its process")
 
     # ---------------------------------------------------------------- calls
 
@@ -76,7 +77,8 @@ class Codec:
         NotSerializable
             An argument cannot travel; the message says which.
         """
-        codec, body = self._body((args, kwargs), "msgpack", "the arguments")
+        parts = _named_arguments(args, kwargs)
+        codec, body = self._body([list(args), kwargs], "msgpack", "the arguments", parts)
         return self._signed(_CALL, msgspec.msgpack.encode((packed, codec, body)), context)
 
     def decode_call(
@@ -94,10 +96,10 @@ class Codec:
         codec, body = self._verified(payload, context)
         if codec != _CALL:
             raise PayloadRefused(f"the payload of {context!r} is no call")
-        packed, codec, body = msgspec.msgpack.decode(body, type=tuple[bytes, int, bytes])
-        function = self._unpacked(packed)
-        args, kwargs = self._opened(codec, body, context)
-        return function, args, kwargs
+        packed, codec, arguments = _call_decoder.decode(body)
+        function = unpack_function(packed, strict=self.strict, allow=self.allow)
+        args, kwargs = self._opened(codec, arguments, context)
+        return function, tuple(args), kwargs
 
     # ---------------------------------------------------------------- values
 
@@ -141,8 +143,10 @@ class Codec:
         try:
             body = dump(error, "the exception")
             # Exceptions whose constructor wants other arguments pickle well and open badly.
-            load(body)
-        except PayloadError:
+            rebuilt = load(body)
+            if type(rebuilt) is not type(error) or str(rebuilt) != str(error):
+                return b""
+        except Exception:  # its own code, which may raise anything; text and traceback must do
             return b""
         return self._signed(_PICKLE, body, context)
 
@@ -153,9 +157,11 @@ class Codec:
 
     # ---------------------------------------------------------------- inside
 
-    def _body(self, value: object, prefer: str, what: str) -> tuple[int, bytes]:
-        if prefer == "json" and _is_json(value):
-            return _JSON, msgspec.json.encode(value)
+    def _body(
+        self, value: object, prefer: str, what: str, parts: Iterable[tuple[str, object]] = ()
+    ) -> tuple[int, bytes]:
+        if prefer == "json" and (text := _exact_json(value)) is not None:
+            return _JSON, text
         if prefer != "pickle" or self.strict:
             try:
                 return _MSGPACK, plain.pack(value)
@@ -165,7 +171,7 @@ class Codec:
                         f"strict mode lets plain data travel only, and {what} would be "
                         f"pickled: {reason}"
                     ) from None
-        return _PICKLE, dump(value, what)
+        return _PICKLE, dump(value, what, parts)
 
     def _opened(self, codec: int, body: bytes | memoryview, context: str) -> Any:
         if codec == _PICKLE:
@@ -177,12 +183,9 @@ class Codec:
                 return plain.unpack(body)
             if codec == _JSON:
                 return msgspec.json.decode(body)
-        except (ValueError, ImportError) as error:
+        except (ValueError, LookupError, ImportError) as error:  # a time zone unknown here, say
             raise PayloadError(f"the payload of {context!r} cannot be opened: {error}") from error
         raise PayloadError(f"the payload of {context!r} was packed by a newer omniq_nb")
-
-    def _unpack_function(self, packed: bytes) -> Callable[..., object]:
-        return unpack_function(packed, strict=self.strict, allow=self.allow)
 
     def _signed(self, codec: int, body: bytes, context: str) -> bytes:
         head = bytes((_VERSION, codec))
@@ -208,13 +211,29 @@ class Codec:
         return hmac.digest(self.key, signed, "sha256")
 
 
+def _named_arguments(
+    args: tuple[object, ...], kwargs: dict[str, object]
+) -> Iterator[tuple[str, object]]:
+    for number, part in enumerate(args, 1):
+        yield f"argument {number}", part
+    for name, part in kwargs.items():
+        yield f"argument {name!r}", part
+
+
+def _exact_json(value: object) -> bytes | None:
+    try:
+        return msgspec.json.encode(value) if _is_json(value) else None
+    except (ValueError, RecursionError):  # a lone surrogate, a list that holds itself
+        return None
+
+
 def _is_json(value: object) -> bool:
     """Whether JSON gives back exactly this."""
     kind = type(value)
     if kind is int:
         return -(2**63) <= value < 2**63  # type: ignore[operator]
     if kind is float:
-        return value - value == 0.0  # type: ignore[operator]  # neither NaN nor infinite
+        return math.isfinite(value)  # type: ignore[arg-type]
     if kind is list:
         return all(map(_is_json, value))  # type: ignore[call-overload]
     if kind is dict:

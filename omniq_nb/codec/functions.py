@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from types import MethodType
 from typing import cast
@@ -15,6 +15,9 @@ from omniq_nb.errors import PayloadError, PayloadRefused
 _BY_REFERENCE, _BY_VALUE = b"r", b"v"
 
 Function = Callable[..., object]
+
+_load = lru_cache(256)(load)
+"""So that a batch unpickles its function once. References are not kept: modules are reloaded."""
 
 
 def pack_function(function: Function, *, strict: bool, allow: Sequence[str]) -> bytes:
@@ -48,7 +51,7 @@ def unpack_function(packed: bytes, *, strict: bool, allow: Sequence[str]) -> Fun
     if packed[:1] == _BY_VALUE:
         if strict:
             _check_allowed(None, allow)
-        return cast(Function, load(packed[1:]))
+        return cast(Function, _load(packed[1:]))
     reference = packed[1:].decode()
     if strict:
         _check_allowed(reference, allow)
@@ -62,7 +65,13 @@ def unpack_function(packed: bytes, *, strict: bool, allow: Sequence[str]) -> Fun
             f"the function {reference} cannot be imported by this worker ({error}); "
             f"install its package where the worker runs, or put it on PYTHONPATH"
         ) from None
-    return _undecorated(cast(Function, found))
+    function = _undecorated(cast(Function, found))
+    # Else "module:*" would allow all that the module has imported: "module:os.system".
+    if strict and _reference(function) != reference:
+        raise PayloadRefused(
+            f"strict mode does not run {reference!r}: that module only imports it from elsewhere"
+        )
+    return function
 
 
 def _reference(function: Function) -> str | None:

@@ -1,16 +1,55 @@
 """cloudpickle, with errors that say what could not travel and what to do about it."""
 
-from collections.abc import Iterator
+import io
+import sys
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator
+from types import CellType, FunctionType
+from typing import Any, ClassVar
 
 import cloudpickle
 
 from omniq_nb.errors import NotSerializable, OmniQError, PayloadError
 
 _DEPTH = 4
+_PROTOCOL = 5
+
+Reducer = Callable[[Any], Any]
 
 
-def dump(value: object, what: str) -> bytes:
+def _reduce_file(file: io.TextIOWrapper) -> Any:
+    if file in (sys.stdout, sys.stderr):
+        return _reduce_text_file(file)
+    raise TypeError("an open file stays with its process")
+
+
+_reduce_text_file: Reducer = cloudpickle.Pickler.dispatch_table[io.TextIOWrapper]
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    # cloudpickle would read an open text file and send its contents in its stead.
+    dispatch_table: ClassVar[ChainMap[type, Reducer]] = ChainMap(
+        {io.TextIOWrapper: _reduce_file}, cloudpickle.Pickler.dispatch_table
+    )
+
+
+def _pickled(value: object) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, protocol=_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+def dump(value: object, what: str, parts: Iterable[tuple[str, object]] = ()) -> bytes:
     """The value as a pickle.
+
+    Parameters
+    ----------
+    value : object
+        Anything that can be pickled.
+    what : str
+        What to call it, should it fail.
+    parts : iterable of (str, object)
+        What to call its parts, if they have names of their own.
 
     Raises
     ------
@@ -18,17 +57,22 @@ def dump(value: object, what: str) -> bytes:
         It holds something that cannot be pickled; the message names it.
     """
     try:
-        data: bytes = cloudpickle.dumps(value, protocol=5)
+        return _pickled(value)
     except OmniQError:
         raise  # one of ours says why it stays
     except Exception as error:  # pickling runs the values' own code, which may raise anything
-        place, culprit = _culprit(value, what)
+        place, culprit = what, value
+        for name, part in parts:
+            if not _travels(part):
+                place, culprit = _culprit(part, name)
+                break
+        else:
+            place, culprit = _culprit(value, what)
         raise NotSerializable(
             f"{place} cannot travel to a worker: {type(culprit).__module__}."
             f"{type(culprit).__qualname__} cannot be pickled ({error}). Make it inside the "
             f"function, or pass what it is made from: a path, a URL, plain data"
         ) from None
-    return data
 
 
 def load(data: bytes) -> object:
@@ -52,11 +96,17 @@ def _culprit(value: object, what: str, depth: int = 0) -> tuple[str, object]:
     """The innermost part that cannot be pickled, and where it is."""
     if depth < _DEPTH:
         for name, part in _parts(value):
-            try:
-                cloudpickle.dumps(part)
-            except Exception:  # again: anything
+            if not _travels(part):
                 return _culprit(part, f"{name} of {what}", depth + 1)
     return what, value
+
+
+def _travels(value: object) -> bool:
+    try:
+        _pickled(value)
+    except Exception:  # again: anything
+        return False
+    return True
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:
@@ -64,14 +114,13 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         yield from ((f"{key!r}", part) for key, part in value.items())
     elif isinstance(value, list | tuple | set | frozenset):
         yield from ((f"item {number}", part) for number, part in enumerate(value))
-    elif closure := getattr(value, "__closure__", None):
-        names = getattr(getattr(value, "__code__", None), "co_freevars", ())
-        for name, cell in zip(names, closure, strict=False):
-            yield f"the variable {name!r}", cell.cell_contents
-    elif code := getattr(value, "__code__", None):
-        variables = getattr(value, "__globals__", {})
+    elif isinstance(value, FunctionType):
+        code, variables = value.__code__, value.__globals__
         for name in code.co_names:
             if name in variables:
                 yield f"the variable {name!r}", variables[name]
+        for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
+            if cell != CellType():  # else it has no value yet
+                yield f"the variable {name!r}", cell.cell_contents
     elif isinstance(attributes := getattr(value, "__dict__", None), dict):
         yield from ((f"the attribute {name!r}", part) for name, part in attributes.items())

@@ -1,276 +1,351 @@
-"""Plain data as msgpack that comes back exactly as it was, type for type.
+"""Plain data as msgpack that comes back exactly as it was, or not at all.
 
-msgpack knows None, bool, 64-bit int, float, str, bytes, list, and dict with str keys. The other
-plain types travel as numbered extensions. msgspec would also take what it cannot give back, a
-namedtuple or an IntEnum say, so every value's exact type is looked at first; for flat lists and
-dicts that happens at C speed. Whatever has no faithful form raises `NotPlain`.
-
-As in JSON, two references to one list become two lists.
-
-Not here: data frames and Arrow tables as such (`omniq_nb.codec.frames`).
+Exact means types too: a tuple is no list, ``numpy.float64`` is no float. What msgpack lacks
+travels as extension types; what cannot be exact raises `NotPlain`, and is pickled or refused
+by whoever asked. Libraries are used only if the value's own program has loaded them.
 """
 
-import datetime as dt
-import struct
-from collections.abc import Callable, Iterable
+import io
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
-from uuid import UUID, SafeUUID
+from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec.msgpack import Ext
 
-from omniq_nb.codec import frames
 
-if TYPE_CHECKING:
-    import numpy as np
+class NotPlain(Exception):
+    """The value cannot travel as plain data."""
 
-SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-"""Exact types that msgpack gives back as they were, an int if it fits into 64 bits."""
 
-_SCALARS_BUT_INT = SCALARS - {int}
+# Extension codes are stored: never change or reuse one.
+_TUPLE, _SET, _FROZENSET, _PAIRS, _BIG_INT = 1, 2, 3, 4, 5
+_DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _COMPLEX, _BYTEARRAY = range(6, 14)
+_NUMPY_SCALAR, _NUMPY_ARRAY = 14, 15
+_ARROW_TABLE, _ARROW_BATCH, _PANDAS_FRAME, _PANDAS_SERIES = 16, 17, 18, 19
+_POLARS_FRAME, _POLARS_SERIES = 20, 21
+
+_ATOMS = frozenset({type(None), bool, int, float, str, bytes})
+_SAFE_ATOMS = _ATOMS - {int}
 _STR = frozenset({str})
-
-# Extension numbers. They are stored: a number keeps its meaning for ever.
-_TUPLE, _SET, _FROZENSET, _DICT, _INT, _BYTEARRAY, _COMPLEX = 1, 2, 3, 4, 5, 6, 7
-_DATE, _TIME, _DATETIME, _TIMEDELTA, _DECIMAL, _UUID = 8, 9, 10, 11, 12, 13
-_SCALAR, _ARRAY, _FRAME = 14, 15, 16
-
-_NUMPY_KINDS = frozenset("?bhilqBHILQefdFDMm")
-_LENGTH = struct.Struct(">I")
-
+_SEQUENCES: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}
 _encoder = msgspec.msgpack.Encoder()
 
 
-class NotPlain(Exception):
-    """The value, or something in it, has no faithful form as plain data."""
-
-
-def encode(value: object) -> bytes:
-    """Plain data as msgpack.
+def pack(value: object) -> bytes:
+    """The value as msgpack.
 
     Raises
     ------
     NotPlain
-        Some part of it would not come back as it was.
+        It would not come back exactly.
     """
     try:
         try:
-            return _encoder.encode(_shape(value, SCALARS))
-        except OverflowError:  # an int beyond 64 bits: look at each
-            return _encoder.encode(_shape(value, _SCALARS_BUT_INT))
-    except (ValueError, RecursionError) as error:  # lone surrogates, over 4 GB, cycles
+            return _encoder.encode(_prepared(value, _ATOMS))
+        except OverflowError:  # an int beyond 64 bits: only now look at each
+            return _encoder.encode(_prepared(value, _SAFE_ATOMS))
+    except (OverflowError, UnicodeEncodeError, RecursionError, ValueError) as error:
         raise NotPlain(str(error)) from None
 
 
-def encode_flat(value: object) -> bytes | None:
-    """The fast path of `encode` for containers of `SCALARS`: None if it has to be taken after all."""
-    try:
-        return _encoder.encode(value)
-    except (OverflowError, ValueError):
-        return None
+def unpack(data: bytes | memoryview) -> object:
+    """The value that `pack` was given."""
+    return _decoder.decode(data)
 
 
-def decode(body: bytes | memoryview) -> Any:
-    """The reverse of `encode`."""
-    return _decoder.decode(body)
+def _prepared(value: Any, atoms: frozenset[type]) -> Any:
+    """The value with everything that msgpack lacks replaced by extensions.
 
-
-def frame_body(value: object) -> bytes | None:
-    """A data frame or Arrow table as bytes; None if `value` is none, or has no faithful form."""
-    parts = frames.take_apart(value)
-    if parts is None:
-        return None
-    try:
-        header = encode(parts.header)
-    except NotPlain:
-        return None
-    return b"".join((_LENGTH.pack(len(header)), header, parts.body))
-
-
-def frame_from(body: memoryview) -> object:
-    """The reverse of `frame_body`."""
-    start = _LENGTH.size + _LENGTH.unpack_from(body)[0]
-    return frames.put_together(decode(body[_LENGTH.size : start]), body[start:])
-
-
-# ------------------------------------------------------------------ to msgpack
-
-
-def _shape(value: Any, native: frozenset[type]) -> object:
-    """`value` in terms of what msgpack gives back as it was; `native` types pass as they are."""
+    The types in `atoms` pass as they are: flat lists and dicts are looked at in C.
+    """
     kind = type(value)
-    if kind in native:
+    if kind in atoms:
         return value
     if kind is list:
-        if native.issuperset(map(type, value)):
+        if atoms.issuperset(map(type, value)):
             return value
-        return [_shape(item, native) for item in value]
+        return [_prepared(item, atoms) for item in value]
     if kind is dict:
         if not _STR.issuperset(map(type, value)):
-            flat = [part for pair in value.items() for part in pair]
-            return _nested(_DICT, flat, native)
-        if native.issuperset(map(type, value.values())):
+            return _sequence(_PAIRS, [[key, item] for key, item in value.items()], atoms)
+        if atoms.issuperset(map(type, value.values())):
             return value
-        return {key: _shape(item, native) for key, item in value.items()}
-    shape = _SHAPES.get(kind)
-    if shape is not None:
-        return shape(value, native)
-    if kind.__module__ == "numpy":
-        return _shape_numpy(value)
-    frame = frame_body(value)
-    if frame is None:
-        raise NotPlain(f"{kind.__module__}.{kind.__qualname__}")
-    return Ext(_FRAME, frame)
+        return {key: _prepared(item, atoms) for key, item in value.items()}
+    if kind is int:
+        if -(2**63) <= value < 2**64:
+            return value
+        size = value.bit_length() // 8 + 1
+        return Ext(_BIG_INT, value.to_bytes(size, "big", signed=True))
+    code = _SEQUENCES.get(kind)
+    if code is not None:
+        return _sequence(code, list(value), atoms)
+    convert = _CONVERTERS.get(kind)
+    if convert is not None:
+        return convert(value)
+    return _foreign(value)
 
 
-def _nested(code: int, items: Iterable[object], native: frozenset[type]) -> Ext:
-    return Ext(code, _encoder.encode([_shape(item, native) for item in items]))
+def _sequence(code: int, values: list[Any], atoms: frozenset[type]) -> Ext:
+    return Ext(code, _encoder.encode(_prepared(values, atoms)))
 
 
-def _shape_int(value: int, native: frozenset[type]) -> int | Ext:
-    if -(2**63) <= value < 2**64:
-        return value
-    return Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+def _datetime(value: datetime) -> Ext:
+    return Ext(
+        _DATETIME, pack([value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone(value)])
+    )
 
 
-def _zone(tzinfo: dt.tzinfo | None) -> object:
-    """A time zone as its name, or as what makes a fixed offset."""
-    if tzinfo is None:
+def _time(value: time) -> Ext:
+    return Ext(
+        _TIME, pack([value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone(value)])
+    )
+
+
+def _zone(value: datetime | time) -> object:
+    zone = value.tzinfo
+    if zone is None:
         return None
-    if type(tzinfo) is dt.timezone:
-        offset = tzinfo.utcoffset(None) // dt.timedelta(microseconds=1)
-        given_name = len(tzinfo.__getinitargs__()) == 2  # type: ignore[attr-defined]
-        return [offset, tzinfo.tzname(None) if given_name else None]
-    if type(tzinfo) is ZoneInfo and tzinfo.key:
-        return tzinfo.key
-    raise NotPlain("a time zone that is neither a ZoneInfo nor a fixed offset")
+    if zone is UTC:
+        return "UTC"
+    if type(zone) is timezone:
+        offset = zone.utcoffset(None)
+        name = zone.tzname(None)
+        if name != timezone(offset).tzname(None):
+            raise NotPlain("a time zone with a name of its own")
+        return offset.total_seconds()
+    if type(zone) is ZoneInfo and zone.key:
+        return f"zone:{zone.key}"
+    raise NotPlain(f"the time zone {type(zone)}")
 
 
-def _shape_time(value: dt.time, native: frozenset[type]) -> Ext:
-    naive = value.replace(tzinfo=None).isoformat()
-    return Ext(_TIME, _encoder.encode([naive, value.fold, _zone(value.tzinfo)]))
-
-
-def _shape_datetime(value: dt.datetime, native: frozenset[type]) -> Ext:
-    naive = value.replace(tzinfo=None).isoformat()
-    return Ext(_DATETIME, _encoder.encode([naive, value.fold, _zone(value.tzinfo)]))
-
-
-def _shape_timedelta(value: dt.timedelta, native: frozenset[type]) -> Ext:
-    return Ext(_TIMEDELTA, _encoder.encode([value.days, value.seconds, value.microseconds]))
-
-
-def _shape_uuid(value: UUID, native: frozenset[type]) -> Ext:
-    if value.is_safe is not SafeUUID.unknown:
-        raise NotPlain("a UUID that knows how it was made")
-    return Ext(_UUID, value.bytes)
-
-
-_SHAPES: dict[type, Callable[[Any, frozenset[type]], object]] = {
-    int: _shape_int,
-    tuple: lambda value, native: _nested(_TUPLE, value, native),
-    set: lambda value, native: _nested(_SET, value, native),
-    frozenset: lambda value, native: _nested(_FROZENSET, value, native),
-    bytearray: lambda value, native: Ext(_BYTEARRAY, value),
-    complex: lambda value, native: Ext(_COMPLEX, struct.pack(">dd", value.real, value.imag)),
-    dt.date: lambda value, native: Ext(_DATE, value.isoformat().encode()),
-    dt.time: _shape_time,
-    dt.datetime: _shape_datetime,
-    dt.timedelta: _shape_timedelta,
-    Decimal: lambda value, native: Ext(_DECIMAL, str(value).encode()),
-    UUID: _shape_uuid,
-}
-
-
-def _shape_numpy(value: Any) -> Ext:
-    """A scalar or an array, if its dtype's short name says all about it."""
-    import numpy as np
-
-    kind = type(value)
-    dtype = getattr(value, "dtype", None)
-    array = kind is np.ndarray
-    if not isinstance(dtype, np.dtype) or not (array or isinstance(value, np.generic)):
-        raise NotPlain(f"numpy.{kind.__qualname__}")
-    # Two C types may share a size (`l` and `q`); a scalar forgets the zeros at a string's end.
-    kinds = _NUMPY_KINDS | {"U", "S"} if array else _NUMPY_KINDS
-    if dtype.char not in kinds or np.dtype(dtype.str).char != dtype.char or dtype.metadata:
-        raise NotPlain(f"numpy dtype {dtype!r}")
-    if not array:
-        return Ext(_SCALAR, _encoder.encode([dtype.str, value.tobytes()]))
-    order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-    return Ext(_ARRAY, _encoder.encode([dtype.str, value.shape, order, value.tobytes(order)]))
-
-
-# ---------------------------------------------------------------- from msgpack
-
-
-def _open(code: int, data: memoryview) -> object:
-    opened = _OPENERS.get(code)
-    if opened is None:
-        raise ValueError(f"an unknown kind of value, number {code}: written by a newer omniq_nb")
-    return opened(data)
-
-
-def _open_dict(data: memoryview) -> dict[object, object]:
-    flat = iter(decode(data))
-    return dict(zip(flat, flat, strict=True))
-
-
-def _open_zone(zone: Any) -> dt.tzinfo | None:
+def _read_zone(zone: object) -> timezone | ZoneInfo | None:
     if zone is None:
         return None
     if isinstance(zone, str):
-        return ZoneInfo(zone)
-    offset, name = zone
-    delta = dt.timedelta(microseconds=offset)
-    return dt.timezone(delta) if name is None else dt.timezone(delta, name)
+        return UTC if zone == "UTC" else ZoneInfo(zone.removeprefix("zone:"))
+    return timezone(timedelta(seconds=float(str(zone))))
 
 
-def _open_time(data: memoryview) -> dt.time:
-    naive, fold, zone = decode(data)
-    return dt.time.fromisoformat(naive).replace(fold=fold, tzinfo=_open_zone(zone))
-
-
-def _open_datetime(data: memoryview) -> dt.datetime:
-    naive, fold, zone = decode(data)
-    return dt.datetime.fromisoformat(naive).replace(fold=fold, tzinfo=_open_zone(zone))
-
-
-def _open_scalar(data: memoryview) -> "np.generic":
-    import numpy as np
-
-    dtype, raw = decode(data)
-    scalar: np.generic = np.frombuffer(raw, dtype)[0]
-    return scalar
-
-
-def _open_array(data: memoryview) -> "np.ndarray[Any, Any]":
-    import numpy as np
-
-    dtype, shape, order, raw = decode(data)
-    # A bytearray, so that the array can be written to.
-    return np.ndarray(tuple(shape), dtype, bytearray(raw), order=order)
-
-
-_OPENERS: dict[int, Callable[[memoryview], object]] = {
-    _TUPLE: lambda data: tuple(decode(data)),
-    _SET: lambda data: set(decode(data)),
-    _FROZENSET: lambda data: frozenset(decode(data)),
-    _DICT: _open_dict,
-    _INT: lambda data: int.from_bytes(data, "big", signed=True),
-    _BYTEARRAY: bytearray,
-    _COMPLEX: lambda data: complex(*struct.unpack(">dd", data)),
-    _DATE: lambda data: dt.date.fromisoformat(str(data, "ascii")),
-    _TIME: _open_time,
-    _DATETIME: _open_datetime,
-    _TIMEDELTA: lambda data: dt.timedelta(*decode(data)),
-    _DECIMAL: lambda data: Decimal(str(data, "ascii")),
-    _UUID: lambda data: UUID(bytes=bytes(data)),
-    _SCALAR: _open_scalar,
-    _ARRAY: _open_array,
-    _FRAME: frame_from,
+_CONVERTERS: dict[type, Callable[[Any], Ext]] = {
+    datetime: _datetime,
+    time: _time,
+    date: lambda value: Ext(_DATE, value.isoformat().encode()),
+    timedelta: lambda value: Ext(
+        _TIMEDELTA, _encoder.encode([value.days, value.seconds, value.microseconds])
+    ),
+    Decimal: lambda value: Ext(_DECIMAL, str(value).encode()),
+    UUID: lambda value: Ext(_UUID, value.bytes),
+    complex: lambda value: Ext(_COMPLEX, _encoder.encode([value.real, value.imag])),
+    bytearray: lambda value: Ext(_BYTEARRAY, bytes(value)),
 }
 
-_decoder = msgspec.msgpack.Decoder(ext_hook=_open)
+
+# ---------------------------------------------------------------- numpy, arrow, pandas, polars
+
+
+def _foreign(value: Any) -> Ext:
+    module = type(value).__module__.partition(".")[0]
+    converter = {"numpy": _numpy, "pyarrow": _pyarrow, "pandas": _pandas, "polars": _polars}
+    if module not in converter:
+        raise NotPlain(f"the type {type(value)}")
+    return converter[module](value)
+
+
+def _numpy(value: Any) -> Ext:
+    np = sys.modules["numpy"]
+    dtype = value.dtype if isinstance(value, np.generic | np.ndarray) else None
+    # Structured and object arrays, and units that a name does not tell, are pickled.
+    if dtype is None or dtype.kind not in "biufcSUmM" or np.dtype(dtype.str) != dtype:
+        raise NotPlain(f"the type {type(value)}")
+    if type(value) is np.ndarray:
+        order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+        content = [dtype.str, list(value.shape), order, value.tobytes(order)]
+        return Ext(_NUMPY_ARRAY, _encoder.encode(content))
+    if type(value) is dtype.type:
+        return Ext(_NUMPY_SCALAR, _encoder.encode([dtype.str, value.tobytes()]))
+    raise NotPlain(f"the type {type(value)}")
+
+
+def _read_array(content: list[Any]) -> Any:
+    import numpy as np
+
+    dtype, shape, order, data = content
+    return np.frombuffer(data, np.dtype(dtype)).reshape(shape, order=order).copy(order)
+
+
+def _read_scalar(content: list[Any]) -> Any:
+    import numpy as np
+
+    dtype, data = content
+    return np.frombuffer(data, np.dtype(dtype))[0]
+
+
+def _pyarrow(value: Any) -> Ext:
+    pa = sys.modules["pyarrow"]
+    if type(value) is pa.Table:
+        return Ext(_ARROW_TABLE, _ipc(value))
+    if type(value) is pa.RecordBatch:
+        return Ext(_ARROW_BATCH, _ipc(value))
+    raise NotPlain(f"the type {type(value)}")
+
+
+def _ipc(table: Any) -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _read_ipc(data: bytes | memoryview) -> Any:
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(data).read_all()
+
+
+def _read_batch(data: bytes | memoryview) -> Any:
+    import pyarrow as pa
+
+    # As a table, a batch of no rows would have no batches.
+    return pa.ipc.open_stream(data).read_next_batch()
+
+
+def _pandas(value: Any) -> Ext:
+    pd = sys.modules["pandas"]
+    if type(value) is pd.DataFrame:
+        return Ext(_PANDAS_FRAME, _frame(value))
+    if type(value) is pd.Series:
+        name = pack(value.name)
+        return Ext(_PANDAS_SERIES, _encoder.encode([name, _frame(value.to_frame("value"))]))
+    raise NotPlain(f"the type {type(value)}")
+
+
+def _frame(frame: Any) -> bytes:
+    """A frame as Arrow, if it comes back equal in every respect."""
+    import numpy as np
+    import pyarrow as pa
+
+    kinds = [*frame.dtypes, *_levels(frame.index), *_levels(frame.columns)]
+    if any(isinstance(kind, np.dtype) and kind.hasobject for kind in kinds):
+        raise NotPlain("a data frame with Python objects")
+    try:
+        data = _ipc(pa.Table.from_pandas(frame))
+        restored = _read_frame(data)
+    except (pa.ArrowException, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise NotPlain(f"a data frame that Arrow cannot hold: {error}") from None
+    if not _same(frame, restored):
+        raise NotPlain("a data frame that Arrow cannot hold exactly")
+    return data
+
+
+def _read_frame(data: bytes | memoryview) -> Any:
+    return _read_ipc(data).to_pandas()
+
+
+def _levels(index: Any) -> list[Any]:
+    return list(index.dtypes) if index.nlevels > 1 else [index.dtype]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(
+        list(one.dtypes) == list(other.dtypes)
+        and one.equals(other)
+        and one.attrs == other.attrs
+        and one.flags == other.flags
+        and all(
+            type(mine) is type(theirs)
+            and mine.equals(theirs)
+            and list(mine.names) == list(theirs.names)
+            and _levels(mine) == _levels(theirs)
+            and getattr(mine, "freq", None) == getattr(theirs, "freq", None)
+            for mine, theirs in ((one.index, other.index), (one.columns, other.columns))
+        )
+    )
+
+
+def _polars(value: Any) -> Ext:
+    pl = sys.modules["polars"]
+    if type(value) is pl.DataFrame:
+        return Ext(_POLARS_FRAME, _polars_ipc(value))
+    if type(value) is pl.Series:
+        return Ext(_POLARS_SERIES, _polars_ipc(value.to_frame()))
+    raise NotPlain(f"the type {type(value)}")
+
+
+def _polars_ipc(frame: Any) -> bytes:
+    pl = sys.modules["polars"]
+    if pl.Object in frame.dtypes:
+        raise NotPlain("a data frame with Python objects")
+    sink = io.BytesIO()
+    frame.write_ipc_stream(sink)
+    return sink.getvalue()
+
+
+def _read_polars(data: bytes | memoryview) -> Any:
+    import polars as pl
+
+    return pl.read_ipc_stream(bytes(data))
+
+
+# ---------------------------------------------------------------- back
+
+
+def _read_datetime(data: memoryview) -> datetime:
+    text, fold, zone = _decoder.decode(data)
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_read_zone(zone))
+
+
+def _read_time(data: memoryview) -> time:
+    text, fold, zone = _decoder.decode(data)
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=_read_zone(zone))
+
+
+def _read_series(data: memoryview) -> Any:
+    name, frame = _decoder.decode(data)
+    return _read_frame(frame)["value"].rename(unpack(name))
+
+
+def _text(data: memoryview) -> str:
+    return str(data, "utf-8")
+
+
+_READERS: dict[int, Callable[[memoryview], Any]] = {
+    _TUPLE: lambda data: tuple(_decoder.decode(data)),
+    _SET: lambda data: set(_decoder.decode(data)),
+    _FROZENSET: lambda data: frozenset(_decoder.decode(data)),
+    _PAIRS: lambda data: {key: value for key, value in _decoder.decode(data)},  # noqa: C416
+    _BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
+    _DATETIME: _read_datetime,
+    _DATE: lambda data: date.fromisoformat(_text(data)),
+    _TIME: _read_time,
+    _TIMEDELTA: lambda data: timedelta(*_decoder.decode(data)),
+    _DECIMAL: lambda data: Decimal(_text(data)),
+    _UUID: lambda data: UUID(bytes=bytes(data)),
+    _COMPLEX: lambda data: complex(*_decoder.decode(data)),
+    _BYTEARRAY: bytearray,
+    _NUMPY_SCALAR: lambda data: _read_scalar(_decoder.decode(data)),
+    _NUMPY_ARRAY: lambda data: _read_array(_decoder.decode(data)),
+    _ARROW_TABLE: _read_ipc,
+    _ARROW_BATCH: _read_batch,
+    _PANDAS_FRAME: _read_frame,
+    _PANDAS_SERIES: _read_series,
+    _POLARS_FRAME: _read_polars,
+    _POLARS_SERIES: lambda data: _read_polars(data).to_series(),
+}
+
+
+def _read_extension(code: int, data: memoryview) -> object:
+    reader = _READERS.get(code)
+    if reader is None:
+        raise ValueError(f"extension type {code}, which a newer omniq_nb writes")
+    return reader(data)
+
+
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_read_extension)

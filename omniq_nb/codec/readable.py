@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from datetime import datetime
 from pathlib import PurePath
 from types import FunctionType
 from typing import Any
@@ -53,7 +54,7 @@ def to_json(value: object, limit: int = VALUE_LIMIT) -> str | None:
     """
     try:
         encoded = _encoder.encode(_natural(value, limit, 0))
-    except (_NoJson, TypeError, ValueError, OverflowError, RecursionError):
+    except Exception:  # reading a value's attributes runs its own code, which may raise anything
         return None
     return encoded.decode() if len(encoded) <= limit else None
 
@@ -85,7 +86,10 @@ def _key(name: str) -> str:
 
 
 def _described(value: object) -> str:
-    shape = getattr(value, "shape", None)
+    try:
+        shape = getattr(value, "shape", None)
+    except Exception:  # a property of the user's, which may raise anything
+        shape = None
     if isinstance(shape, tuple) and all(isinstance(length, int) for length in shape):
         return f"<{type_name(value)} {'x'.join(map(str, shape))}>"
     return f"<{type_name(value)}>"
@@ -159,6 +163,8 @@ def _natural(value: Any, limit: int, depth: int) -> Any:
         raise _NoJson
     if isinstance(value, PurePath):
         return str(value)
+    if isinstance(value, datetime):  # pandas has its own; its NaT differs from itself
+        return value.isoformat() if value == value else None
     if is_dataclass(value) and not isinstance(value, type):
         fields = value.__dataclass_fields__
         return {name: _natural(getattr(value, name), limit, depth + 1) for name in fields}
@@ -180,6 +186,9 @@ def _no() -> Any:
 def _word(key: object) -> str:
     if isinstance(key, str):
         return str(key)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(key, numpy.generic):
+        key = key.item()
     if isinstance(key, int | float):
         return repr(key)
     raise _NoJson

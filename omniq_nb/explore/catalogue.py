@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from omniq_nb.errors import ConfigError
+from omniq_nb.explore.structure import Structures
 from omniq_nb.explore.views import BATCH, RESULTS, TASKS, VIEWS, View, identifier, literal
 from omniq_nb.models.task import State
 from omniq_nb.storage.base import Query, Scan, Stores
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from omniq_nb.explore.session import Session, Structures
-    from omniq_nb.explore.statements import Needs, Parameters
+    from omniq_nb.explore.session import Session
+    from omniq_nb.explore.statements import Needs
 
 T = TypeVar("T")
 
@@ -92,9 +93,11 @@ class Explorer:
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
-        self._structures: Structures | None = None
+        self._structures = Structures()
 
-    async def sql(self, query: str, parameters: "Parameters" = None) -> "pa.Table":
+    async def sql(
+        self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+    ) -> "pa.Table":
         """Run one query that reads.
 
         Parameters
@@ -111,15 +114,18 @@ class Explorer:
         StoreError
             A store could not be read.
         """
+        if isinstance(parameters, str | bytes):
+            raise ConfigError("parameters", parameters, "a list for ?, a mapping for $name")
+        bound = dict(parameters) if isinstance(parameters, Mapping) else parameters
 
         def planned(_: Connections) -> "Needs":
             from omniq_nb.explore.statements import plan
 
-            return plan(query, parameters)
+            return plan(query, bound)
 
         needs = await _aside(planned)
         scans = await self._scans({VIEWS[name]: columns for name, columns in needs.items()})
-        return await _aside(lambda open: self._session(open, scans).query(query, parameters))
+        return await _aside(lambda open: self._session(open, scans).query(query, bound))
 
     async def table(
         self,
@@ -256,10 +262,8 @@ class Explorer:
                 return Scan(tables.workers_table(await stores.task_queue.workers()))
 
     def _session(self, open: Connections, scans: "Scans") -> "Session":
-        from omniq_nb.explore.session import Session, Structures, locked_connection
+        from omniq_nb.explore.session import Session, locked_connection
 
-        if self._structures is None:
-            self._structures = Structures()
         read = [source.scan for source in scans.sources]
         read += [scans.unsettled] if scans.unsettled else []
         connection = locked_connection([file for scan in read for file in scan.files])

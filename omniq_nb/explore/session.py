@@ -19,7 +19,14 @@ import duckdb
 import pyarrow as pa
 
 from omniq_nb.errors import OmniQError, QueryError, StoreError
-from omniq_nb.explore.structure import Structure, joined, structure_of, typed
+from omniq_nb.explore.structure import (
+    Structure,
+    Structures,
+    joined,
+    read_parquet,
+    structure_of,
+    typed,
+)
 from omniq_nb.explore.views import JSON_OR_RAW, VIEWS, View, identifier, literal
 from omniq_nb.models.task import LIVE
 from omniq_nb.storage.base import Scan
@@ -44,28 +51,6 @@ CREATE MACRO date_trunc(part VARCHAR, moment TIMESTAMPTZ) AS make_timestamptz(
 
 HUGEINT = pa.decimal128(38, 0)
 """How DuckDB hands over the sum of integers."""
-
-
-class Structures:
-    """What is known of the JSON in files, which never change: reading it costs about 1 us a row."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Structure] = {}
-
-    def of(
-        self, connection: duckdb.DuckDBPyConnection, files: Sequence[str], column: str
-    ) -> Structure:
-        """Find the structure of a column over all of these files."""
-        known = {file: self._known.get((file, column)) for file in files}
-        new = [file for file, structure in known.items() if structure is None]
-        if new:
-            rows = _read(new, "union_by_name = true, filename = true")
-            found = structure_of(connection, rows, column, "filename")
-            if len(self._known) > 100_000:  # of files that were compacted away, mostly
-                self._known.clear()
-            for file in new:
-                self._known[file, column] = known[file] = found.get(file, "NULL")
-        return joined(structure for structure in known.values() if structure is not None)
 
 
 class Session:
@@ -107,9 +92,8 @@ class Session:
 
     def query(self, query: str, parameters: "Parameters" = None) -> pa.Table:
         """Run an admitted query."""
-        bound = dict(parameters) if isinstance(parameters, Mapping) else parameters
         self._connection.execute("BEGIN TRANSACTION READ ONLY")
-        return _plain(self._connection.sql(query, params=bound).to_arrow_table())
+        return _plain(self._connection.sql(query, params=parameters).to_arrow_table())
 
     # ---------------------------------------------------------------- inside
 
@@ -122,7 +106,7 @@ class Session:
             return _stored(name)
         # By name: a file may lack a column that was added later. As text, not as a view: DuckDB
         # reads every footer again for each view over the files.
-        return f"(FROM {_stored(name)} UNION ALL BY NAME FROM {_read(scan.files)})"
+        return f"(FROM {_stored(name)} UNION ALL BY NAME FROM {read_parquet(scan.files)})"
 
     def _settled(self, results: str, queue: str) -> str:
         """Leave out the results of attempts that their queue did not accept."""
@@ -175,15 +159,19 @@ class Session:
         )
 
     def _structure(self, source: "Source", rows: str, column: str) -> Structure:
+        try:
+            return typed(joined(self._structures_found(source, rows, column)))
+        except RecursionError:  # a value that is nested thousands deep
+            return "JSON"
+
+    def _structures_found(self, source: "Source", rows: str, column: str) -> list[Structure]:
         query, files = source.query, source.scan.files
         if query.equals or query.since is not None or query.until is not None:
-            found = list(structure_of(self._connection, rows, column).values())
-        else:
-            found = [self._structures.of(self._connection, files, column)]
-            if source.scan.table.num_rows:
-                in_memory = _stored(source.view.name)
-                found += structure_of(self._connection, in_memory, column).values()
-        return typed(joined(found))
+            return [*structure_of(self._connection, rows, column).values()]
+        found = [self._structures.of(self._connection, files, column)]
+        if source.scan.table.num_rows:
+            found += structure_of(self._connection, _stored(source.view.name), column).values()
+        return found
 
 
 def locked_connection(
@@ -223,10 +211,6 @@ def failure(error: duckdb.Error) -> OmniQError:
 
 def _stored(name: str) -> str:
     return f"{STORE}.{identifier(name)}"
-
-
-def _read(files: Sequence[str], options: str = "union_by_name = true") -> str:
-    return f"read_parquet([{', '.join(map(literal, files))}], {options})"
 
 
 def _nothing(view: View) -> str:

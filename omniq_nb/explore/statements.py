@@ -10,7 +10,7 @@ Not here: running it (`omniq_nb.explore.session`).
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import duckdb
@@ -19,7 +19,8 @@ from omniq_nb.errors import QueryError
 from omniq_nb.explore.session import failure, locked_connection
 from omniq_nb.explore.views import VIEWS
 
-Parameters: TypeAlias = "Sequence[object] | Mapping[str, object] | None"
+Parameters: TypeAlias = "Sequence[object] | dict[str, object] | None"
+"""Values for ``?``, or for ``$name``."""
 
 Needs: TypeAlias = dict[str, tuple[str, ...]]
 """View name to the documented columns of it that are read."""
@@ -47,7 +48,11 @@ FORBIDDEN = frozenset(
 )
 """Functions that no query may call."""
 
-EXPLAIN = re.compile(r"\s*explain\s+(analyze\b|\(\s*(analyze|format)\b[^)]*\))?", re.IGNORECASE)
+EXPLAIN = re.compile(
+    r"(\s|--[^\n]*\n|/\*.*?\*/)*explain\s+(analyze\b|\(\s*(analyze|format)\b[^)]*\))?",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What stands before the query that is explained, which is then admitted by itself."""
 
 WORDS = re.compile(rf"\b(copy|insert|update|delete|merge|{'|'.join(FORBIDDEN)})\b", re.IGNORECASE)
 

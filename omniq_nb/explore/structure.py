@@ -7,8 +7,10 @@ which structures become JSON because DuckDB's structs cannot hold them.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
+
+from omniq_nb.explore.views import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,11 +30,38 @@ structure of a million rows would have a million names. The column stays JSON.""
 
 INTEGERS = ("UBIGINT", "BIGINT", "HUGEINT")
 
-JSON = "'\"JSON\"'"
-"""In SQL, what `json_group_structure` says of what has no one type."""
+PERHAPS_HUGE = (
+    # The first is there for speed: it is false for nearly all rows.
+    "regexp_matches(text, '[0-9]{19}') AND regexp_matches(text, '[0-9]{20}|9[2-9][0-9]{17}')"
+)
+"""True of text with an integer beyond 64 bits, and of some other text."""
 
-PERHAPS_HUGE = "[0-9]{20}|9[2-9][0-9]{17}"
-"""Text with an integer beyond 64 bits matches this; so does some other text."""
+
+class Structures:
+    """What is known of the JSON in files, which never change: reading it costs about 1 us a row."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Structure] = {}
+
+    def of(
+        self, connection: "duckdb.DuckDBPyConnection", files: Sequence[str], column: str
+    ) -> Structure:
+        """Find the structure of a column over all of these files."""
+        known = {file: self._known.get((file, column)) for file in files}
+        new = [file for file, structure in known.items() if structure is None]
+        if new:
+            rows = read_parquet(new, "union_by_name = true, filename = true")
+            found = structure_of(connection, rows, column, "filename")
+            if len(self._known) > 100_000:  # of files that were compacted away, mostly
+                self._known.clear()
+            for file in new:
+                self._known[file, column] = known[file] = found.get(file, "NULL")
+        return joined(structure for structure in known.values() if structure is not None)
+
+
+def read_parquet(files: Sequence[str], options: str = "union_by_name = true") -> str:
+    """Say in SQL: these files."""
+    return f"read_parquet([{', '.join(map(literal, files))}], {options})"
 
 
 def structure_of(
@@ -55,25 +84,23 @@ def structure_of(
     found = "json_group_structure(text::JSON)"
     try:
         sample = connection.execute(f"SELECT {found} FROM ({rows} LIMIT {SAMPLE_ROWS})").fetchone()
-        hopeless = sample is not None and _leaves(_parsed(sample[0])) > SAMPLE_LEAVES
-        groups = connection.execute(
-            f"SELECT part, {JSON if hopeless else found}, "
-            f"bool_or(regexp_matches(text, '{PERHAPS_HUGE}')) FROM ({rows}) GROUP BY part"
-        ).fetchall()
+        if sample and _leaves(_parsed(sample[0])) > SAMPLE_LEAVES:
+            found = "NULL"
+        structures = {
+            part: _parsed(text) if found != "NULL" else "JSON"
+            for part, text in connection.execute(
+                f"SELECT part, {found} FROM ({rows}) GROUP BY part"
+            ).fetchall()
+        }
     except duckdb.ConversionException:  # not JSON, as DuckDB sees it: half an emoji
         parts = connection.execute(f"SELECT DISTINCT part FROM ({rows})").fetchall()
         return {part: "JSON" for (part,) in parts}
-    structures = {}
-    for part, text, perhaps_huge in groups:
-        structure = _parsed(text)
-        if perhaps_huge and structure != "JSON":
-            texts = connection.execute(
-                f"SELECT DISTINCT text FROM ({rows}) "
-                f"WHERE part = ? AND regexp_matches(text, '{PERHAPS_HUGE}')",
-                [part],
-            ).fetchall()
-            structure = joined([structure, *(_exact(json.loads(text)) for (text,) in texts)])
-        structures[part] = structure
+    if all(structure == "JSON" for structure in structures.values()):
+        return structures
+    for part, text in connection.execute(
+        f"SELECT DISTINCT part, text FROM ({rows}) WHERE {PERHAPS_HUGE}"
+    ).fetchall():
+        structures[part] = joined((structures[part], _exact(json.loads(text))))
     return structures
 
 
@@ -120,12 +147,7 @@ def typed(structure: Structure, depth: int = 0) -> Structure:
 
 
 def _parsed(text: str | None) -> Structure:
-    if text is None:
-        return "NULL"
-    try:
-        structure: Structure = json.loads(text)
-    except RecursionError:
-        return "JSON"
+    structure: Structure = "NULL" if text is None else json.loads(text)
     return structure
 
 

@@ -128,7 +128,9 @@ def document(f: dict[str, Figures]) -> str:
         ratio = mine / theirs
         met = ratio <= least if smaller else ratio >= least
         bound = f"{'<=' if smaller else '>='} {least:g}x"
-        rows.append((work, mine, unit, theirs, peer_name, ratio, f"{bound} {'yes' if met else 'NO'}"))
+        rows.append(
+            (work, mine, unit, theirs, peer_name, ratio, f"{bound} {'yes' if met else 'NO'}")
+        )
 
     huey, pool = f["huey"], f["pool"]
     row("SQLite drain", f["drain sqlite"]["drain"], "/s", "huey", huey["drain"], 2)
@@ -186,7 +188,9 @@ def document(f: dict[str, Figures]) -> str:
         more[f"{name}, submit and gather"] = f"{_number(f[name]['rate'])} /s"
         more[f"{name}, round trip p50 / p99"] = _pair(f[name]["trip"])
     for name, queue in f["queues"].items():
-        more[f"{name}, enqueue / drain"] = f"{_number(queue['enqueue'])} / {_number(queue['drain'])} /s"
+        more[f"{name}, enqueue / drain"] = (
+            f"{_number(queue['enqueue'])} / {_number(queue['drain'])} /s"
+        )
     for store in ("memory", "sqlite", "file"):
         more[f"{store}: single enqueue"] = f"{_number(f[f'enqueue {store}']['enqueue'])} /s"
         more[f"{store}: bulk enqueue"] = f"{_number(f[f'enqueue {store}']['bulk'])} /s"

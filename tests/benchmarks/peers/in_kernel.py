@@ -53,7 +53,9 @@ elif which == "distributed":
     from distributed import Client
 
     N = 3_000
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None
+    ) as client:
         result = figures(
             lambda i: client.submit(nothing, i, pure=False), lambda handle: handle.result()
         )
