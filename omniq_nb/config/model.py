@@ -407,7 +407,13 @@ class OmniQConfig:
     def backend(self, component: str) -> StorageBackendConfig:
         """The backend of a component, by precedence."""
         backend, _ = self._backend_and_source(component)
-        return backend
+        uri = self.settings.fsspec_uri
+        placed = {"base_dir", "fsspec_uri", "bucket", "container"} & (backend.config or {}).keys()
+        if uri is None or backend.url is not None or placed:
+            return backend
+        if scheme_type(uri, "fsspec_uri") != backend.backend_type:
+            return backend
+        return StorageBackendConfig(backend.backend_type, uri, backend.config)
 
     def location(self, component: str) -> str | None:
         """Where a local backend of a component is: an absolute path, or ``:memory:``.
@@ -461,11 +467,9 @@ class OmniQConfig:
             given = expanded(backend.config or {}, "config")
             if given.get("base_dir"):
                 return str(given["base_dir"])
-            uri = given.get("fsspec_uri") or settings.fsspec_uri
-            if uri is not None and scheme_type(uri, "fsspec_uri") == "file":
-                return parse_url(uri, "fsspec_uri", "file").location or ""
             if given.get("fsspec_uri"):
-                scheme_type(uri, "config.fsspec_uri", "file")
+                uri = str(given["fsspec_uri"])
+                return parse_url(uri, "config.fsspec_uri", "file").location or ""
         name = quote(settings.project_name, safe=" ") or "omniq"
         name = name.replace(".", "%2E") if name.strip(".") == "" else name
         base = Path(settings.base_dir)

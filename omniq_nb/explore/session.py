@@ -82,10 +82,10 @@ class Session:
         connection.execute(f"CREATE SCHEMA {STORE}")
         queue = self._rows("queue", unsettled) if unsettled else None
         for source in sources:
-            rows = self._rows(source.view.name, source.scan)
+            rows = self._narrowed(self._rows(source.view.name, source.scan), source)
             if source.view.name == "results" and queue:
                 rows = self._settled(rows, queue)
-            self._present(source, self._narrowed(rows, source))
+            self._present(source, rows)
         for view in VIEWS.values():
             if view.name not in self.arguments:  # not read, but it exists: SHOW TABLES
                 connection.execute(f"CREATE VIEW {view.name} AS {_nothing(view)}")
@@ -159,19 +159,21 @@ class Session:
         )
 
     def _structure(self, source: "Source", rows: str, column: str) -> Structure:
+        """Find the structure of a column. `rows` are those that the view shows."""
+        query, files = source.query, source.scan.files
+        narrowed = query.equals or query.since is not None or query.until is not None
         try:
-            return typed(joined(self._structures_found(source, rows, column)))
+            if not narrowed:
+                found = [self._structures.of(self._connection, files, column)]
+                if source.scan.table.num_rows:
+                    memory = structure_of(self._connection, _stored(source.view.name), column)
+                    found += memory.values()
+            # Rows that do not show must not decide either: a zombie's value may be of any kind.
+            if narrowed or (source.view.name == "results" and '"JSON"' in json.dumps(found)):
+                found = [*structure_of(self._connection, rows, column).values()]
+            return typed(joined(found))
         except RecursionError:  # a value that is nested thousands deep
             return "JSON"
-
-    def _structures_found(self, source: "Source", rows: str, column: str) -> list[Structure]:
-        query, files = source.query, source.scan.files
-        if query.equals or query.since is not None or query.until is not None:
-            return [*structure_of(self._connection, rows, column).values()]
-        found = [self._structures.of(self._connection, files, column)]
-        if source.scan.table.num_rows:
-            found += structure_of(self._connection, _stored(source.view.name), column).values()
-        return found
 
 
 def locked_connection(

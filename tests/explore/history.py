@@ -1,6 +1,6 @@
 """Stores with a small history in them: fakes made of Arrow tables and files, and real ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from omniq_nb.config.options import FileOptions, SqliteOptions
 from omniq_nb.models.event import Event, EventType
@@ -92,6 +93,13 @@ PLACES: dict[str, Callable[[Path], Any]] = {
     "sqlite": lambda folder: SqlitePlace(str(folder / "omniq.db"), SqliteOptions()),
     "file": lambda folder: FilePlace(str(folder / "omniq [1] it's"), FileOptions(fsync=False)),
 }
+
+
+def drive(operation: Coroutine[Any, Any, Any]) -> Any:
+    """Run an operation of immediate stores with no event loop."""
+    with pytest.raises(StopIteration) as ended:
+        operation.send(None)
+    return ended.value.value
 
 
 @asynccontextmanager

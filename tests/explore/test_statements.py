@@ -70,7 +70,6 @@ WRITING = [
     "select 1; drop view events",
     "",
     "-- nothing",
-    "explain",
     "explain insert into events values (1)",
 ]
 

@@ -10,7 +10,9 @@ import pytest
 
 from omniq_nb.explore import VIEWS, Explorer
 from omniq_nb.explore.views import KEYS
-from tests.explore.history import NOON, ODD, PLACES, fill, opened
+from omniq_nb.models.task import State
+from omniq_nb.storage.base import Stores
+from tests.explore.history import NOON, ODD, PLACES, drive, fill, opened
 
 ARROW = {
     "VARCHAR": pa.string(),
@@ -90,7 +92,7 @@ async def test_a_result_shows_when_its_attempt_is_the_settled_one(explorer: Expl
 async def test_the_result_of_a_requeued_task_does_not_show_until_it_ran(
     explorer: Explorer,
 ) -> None:
-    await explorer._stores.task_queue.transition(["t4"], "queued")  # type: ignore[arg-type]
+    await explorer._stores.task_queue.transition(["t4"], State.QUEUED)
     assert await rows(explorer, "select count(*) from results where task_id = 't4'") == [(0,)]
 
 
@@ -203,13 +205,10 @@ async def test_queries_run_side_by_side(explorer: Explorer) -> None:
 
 
 def test_off_the_loop_a_query_ends_at_once(tmp_path: Path) -> None:
-    async def filled() -> Explorer:
-        # The stores stay open: they are immediate, and used below without a loop.
-        explorer = Explorer(await opened(PLACES["memory"](tmp_path)).__aenter__())
-        await fill(explorer._stores)
-        return explorer
-
-    query = asyncio.run(filled()).sql("select count(*) as n from tasks")
-    with pytest.raises(StopIteration) as ended:
-        query.send(None)
-    assert ended.value.value["n"].to_pylist() == [7]
+    place = PLACES["memory"](tmp_path)
+    stores = Stores(**{name: getattr(place, name)() for name in Stores.__struct_fields__})
+    for name in Stores.__struct_fields__:
+        drive(getattr(stores, name).open())
+    drive(fill(stores))
+    assert drive(Explorer(stores).sql("select count(*) as n from tasks"))["n"].to_pylist() == [7]
+    assert drive(Explorer(stores).batch_table("sweep-1")).num_rows == 6
