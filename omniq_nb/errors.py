@@ -5,17 +5,17 @@
     OmniQError
     ├── ConfigError (ValueError)         a setting, a URL or a call has a wrong value
     │   └── ScheduleError                a cron expression, an interval or a time zone is wrong
-    ├── StoreError                       a store could not do what was asked; nothing was half-written
-    │   ├── StoreUnavailable             it cannot be reached, lacks a driver, or does not exist yet
+    ├── StoreError                       a store could not do it; nothing was half-written
+    │   ├── StoreUnavailable             it cannot be reached, or does not exist yet
     │   ├── StoreClosed                  it was used after close()
     │   └── StoreVersionError            a newer omniq_nb wrote it
     ├── PayloadError                     bytes that cannot become a Python object, or the reverse
     │   ├── NotSerializable              a value that cannot travel
     │   └── PayloadRefused               unsigned, wrongly signed, or forbidden by strict mode
     ├── TaskError                        the outcome of a task that has no value
-    │   ├── TaskFailed                   its last attempt raised (the original cannot be rebuilt here)
+    │   ├── TaskFailed                   its last attempt raised; the original cannot be rebuilt
     │   ├── TaskTimeout (TimeoutError)   an attempt ran longer than its `timeout`
-    │   ├── TaskCancelled                somebody cancelled it, or a task it depends on did not succeed
+    │   ├── TaskCancelled                by hand, or a task it depends on did not succeed
     │   ├── TaskExpired                  it was not started within its `ttl`
     │   ├── WorkerLost                   the worker or its process died while it ran
     │   └── ResultExpired                it succeeded, but its result was purged

@@ -477,7 +477,7 @@ class OmniQ:
     def task(
         self, **options: Unpack[Options]
     ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
-    def task(
+    def task(  # type: ignore[misc]  # mypy does not match **options with overload 2
         self, function: Callable[P, R] | None = None, /, **options: Unpack[Options]
     ) -> TaskFunction[P, R] | Callable[[Callable[P, R]], TaskFunction[P, R]]:
         """Decorate a function: ``@oq.task`` or ``@oq.task(retries=3, timeout=60)``.

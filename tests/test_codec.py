@@ -248,7 +248,7 @@ class TestStrict:
         with pytest.raises(PayloadRefused, match="strict"):
             Codec(KEY, strict=True).decode(payload, context="c")
         call = codec.encode_call(codec.pack_function(os.getcwd), (), {}, context="c")
-        with pytest.raises(PayloadRefused, match="os:getcwd|posix:getcwd"):
+        with pytest.raises(PayloadRefused, match=r"os:getcwd|posix:getcwd"):
             Codec(KEY, strict=True).decode_call(call, context="c")
 
     def test_refuses_to_pickle(self):

@@ -608,9 +608,7 @@ class ConfigBuilder(Generic[T]):
         choice = self._backends.get(component)
         if isinstance(choice, str):
             if choice in (*seen, component):
-                raise ConfigError(
-                    "like", " -> ".join((*seen, component, choice)), "components that do not follow "
-                    "each other in a circle",
-                )  # fmt: skip
+                circle = " -> ".join((*seen, component, choice))
+                raise ConfigError("like", circle, "components that do not follow each other")
             return self._resolved(choice, (*seen, component))
         return choice

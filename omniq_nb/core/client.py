@@ -21,7 +21,6 @@ from omniq_nb.core.submission import Call, grid
 from omniq_nb.core.workers import STOP_TIMEOUT, AsyncWorkers
 from omniq_nb.errors import ConfigError, NotSerializable, UnknownTask
 from omniq_nb.models.task import Retry, State, Task
-from omniq_nb.storage.base import Query
 from omniq_nb.storage.factory import StorageBackendFactory
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ class AsyncOmniQ:
     def task(
         self, **options: Unpack[Options]
     ) -> Callable[[Callable[P, R]], AsyncTaskFunction[P, R]]: ...
-    def task(
+    def task(  # type: ignore[misc]  # mypy does not match **options with overload 2
         self, function: Callable[P, R] | None = None, /, **options: Unpack[Options]
     ) -> AsyncTaskFunction[P, R] | Callable[[Callable[P, R]], AsyncTaskFunction[P, R]]:
         """Decorate a function: ``@oq.task`` or ``@oq.task(retries=3, timeout=60)``.
@@ -348,7 +347,8 @@ class AsyncOmniQ:
         from omniq_nb.explore import to_frame
 
         await self._engine.events.flush()
-        return to_frame(await self._engine.explorer.sql(query, parameters), kind)
+        frame: pd.DataFrame = to_frame(await self._engine.explorer.sql(query, parameters), kind)
+        return frame
 
     async def purge(self, before: datetime | float) -> dict[str, int]:
         """Forget tasks that finished, results and events from before that time.
@@ -414,7 +414,8 @@ class AsyncTable:
             where=where,
             limit=limit,
         )
-        return to_frame(table, kind)
+        frame: pd.DataFrame = to_frame(table, kind)
+        return frame
 
 
 CLIENT_STAYS = (

@@ -34,6 +34,7 @@ class DecoratedFunction(Generic[P, R]):
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, here and now: nothing is enqueued."""
         return self.__omniq_function__(*args, **kwargs)  # type: ignore[return-value]
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:

@@ -279,7 +279,9 @@ class AsyncBatch(Generic[T_co]):
         """
         from omniq_nb.explore import to_frame
 
-        return to_frame(await self._engine.explorer.batch_table(self.name), kind)
+        table = await self._engine.explorer.batch_table(self.name)
+        frame: pd.DataFrame = to_frame(table, kind)
+        return frame
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {len(self.ids)} tasks>"

@@ -177,15 +177,17 @@ def grid(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[Cal
                 "an iterable of values, one for each task; "
                 "give a constant by keyword or with functools.partial",
             )
-    axes = [list(value) if _is_axis(value) else [value] for value in kwargs.values()]
-    rows: Iterable[tuple[object, ...]] = zip(*args, strict=False) if args else [()]  # type: ignore[arg-type]
+    axes = [list(_axis(value)) for value in kwargs.values()]
+    rows: Iterable[tuple[object, ...]] = zip(*args, strict=False) if args else [()]
     for row in rows:
         for combination in itertools.product(*axes):
             yield row, dict(zip(kwargs, combination, strict=True))
 
 
-def _is_axis(value: object) -> bool:
-    if isinstance(value, str | bytes | bytearray | Mapping):
-        return False
+def _axis(value: object) -> Iterable[object]:
+    """The values that a keyword argument of `map` stands for."""
+    constant = isinstance(value, str | bytes | bytearray | Mapping)
     # A data frame iterates over its column names, which nobody means.
-    return isinstance(value, Iterable) and getattr(value, "ndim", 1) == 1
+    if constant or not isinstance(value, Iterable) or getattr(value, "ndim", 1) != 1:
+        return [value]
+    return value

@@ -7,6 +7,7 @@ rows (`omniq_nb.explore.session`). Both are loaded with the first query, and Duc
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
@@ -296,10 +297,13 @@ async def _aside(work: Callable[[Connections], T]) -> T:
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
+        import duckdb
+
         while not thread.done():
-            # Again and again: it may be between two statements.
-            for connection in connections:
-                connection.interrupt()
+            # Again and again: it may be between two statements. Or it has just ended.
+            with contextlib.suppress(duckdb.ConnectionException):
+                for connection in connections:
+                    connection.interrupt()
             await asyncio.wait([thread], timeout=0.05)
         thread.exception()
         raise

@@ -90,7 +90,7 @@ class Store(ABC):
 
 
 class TaskQueue(Store):
-    """Tasks: the truth about who is to run what. See `omniq_nb.machine` for what each verb means."""
+    """Tasks: the truth about who is to run what. `omniq_nb.machine` says what each verb means."""
 
     @abstractmethod
     async def add(self, tasks: Sequence[Task], revive: bool = False) -> list[bool]:
@@ -113,8 +113,10 @@ class TaskQueue(Store):
     async def claim(
         self, queues: Sequence[str], limit: int, lease: float, worker: str
     ) -> list[Task]:
-        """Lease up to `limit` due tasks for `lease` seconds, in order of `queues`, then
-        priority (higher first), `available_at` and arrival.
+        """Lease up to `limit` due tasks for `lease` seconds.
+
+        They come in the order of `queues`, then by priority (higher first), `available_at` and
+        arrival.
 
         Returns
         -------
@@ -148,9 +150,10 @@ class TaskQueue(Store):
 
     @abstractmethod
     async def transition(self, ids: Sequence[str], to: State) -> list[State | None]:
-        """By hand: CANCELLED, QUEUED (requeue a final, unsuccessful task) or EXPIRED (if it is
-        over its time). The state afterwards; None: unknown. A transition that is not allowed
-        leaves the state as it is.
+        """Move tasks by hand: to CANCELLED, QUEUED (requeue) or EXPIRED (if its time is over).
+
+        The state afterwards; None: unknown. A transition that is not allowed leaves the state
+        as it is.
         """
 
     @abstractmethod
@@ -198,8 +201,9 @@ class ResultStore(Store):
 
     @abstractmethod
     async def scan(self, query: Query) -> Scan:
-        """Results as rows of `tables.RESULTS`, by `finished_at`; at most one for each task, but
-        not the bytes of `payload`.
+        """Results as rows of `tables.RESULTS`, by `finished_at`, at most one for each task.
+
+        The bytes of `payload` are not among the columns.
         """
 
     @abstractmethod

@@ -6,7 +6,7 @@ Components that name the same place share it: one connection, one lock, one tran
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Protocol
 
 from omniq_nb.config.model import COMPONENTS, OmniQConfig, StorageBackendConfig, known_backends
 from omniq_nb.config.options import BACKENDS, FileOptions
@@ -115,16 +115,14 @@ def _place(config: OmniQConfig, component: str) -> Place:
             f"omniq_nb; its configuration is valid. Available now: {', '.join(_PLACES)}."
         )
     module, _, name = _PLACES[kind].partition(":")
-    make: Any = getattr(import_module(module), name)
+    make: Callable[..., Place] = getattr(import_module(module), name)
     if kind == "memory":
-        place: Place = make()
-        return place
+        return make()
     if isinstance(options, FileOptions) and options.storage_options:
         raise ConfigError(
             "config.storage_options", "options", "none for local folders; use s3, gcs or azure"
         )
-    place = make(config.location(component), options)
-    return place
+    return make(config.location(component), options)
 
 
 def _added(kind: str) -> Callable[[StorageBackendConfig], Place]:

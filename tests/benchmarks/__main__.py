@@ -160,7 +160,7 @@ def document(f: dict[str, Figures]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `python -m tests.benchmarks`; medians of one run, in which everything took turns.",
+        "Written by `python -m tests.benchmarks`: medians of one run, in which all took turns.",
         f"Taken {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()} on "
         f"{os.cpu_count()} cores ({platform.machine()}). No-op tasks; our drains store results and "
         "events and run until the queue is empty.",
@@ -168,7 +168,8 @@ def document(f: dict[str, Figures]) -> str:
         "| work | omniq_nb | held against | it does | ratio | at least |",
         "|---|---:|---|---:|---:|---|",
         *(
-            f"| {work} | {_number(mine)} {unit} | {name} | {_number(theirs)} {unit} | {ratio:.2f} | {bound} |"
+            f"| {work} | {_number(mine)} {unit} | {name} | {_number(theirs)} {unit} "
+            f"| {ratio:.2f} | {bound} |"
             for work, mine, unit, theirs, name, ratio, bound in rows
         ),
         "",

@@ -68,8 +68,8 @@ async def scanned(oq: OmniQ) -> "duckdb.Arrow":
 
     scan = await oq._async._engine.stores.event_storage.scan(Query())
     files = list(scan.files)
-    tail = scan.table
     con = duckdb.connect()
+    con.register("tail", scan.table)
     source = "select * from tail"
     if files:
         source += f" union all by name select * from read_parquet({files!r}, union_by_name=true)"

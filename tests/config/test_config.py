@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from omniq_nb.errors import ConfigError, StoreUnavailable
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch, tmp_path):
-    for name in list(__import__("os").environ):
+    for name in list(os.environ):
         if name.startswith("OMNIQ_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("OMNIQ_SECRET_KEY", "test")
@@ -318,7 +319,7 @@ def test_bad_input_is_one_error_that_says_what_is_allowed(given, message):
 
 def test_a_bad_environment_names_the_variable(monkeypatch):
     monkeypatch.setenv("OMNIQ_MAX_WORKERS", "lots")
-    with pytest.raises(ConfigError, match="OMNIQ_MAX_WORKERS.*'lots'"):
+    with pytest.raises(ConfigError, match=r"OMNIQ_MAX_WORKERS.*'lots'"):
         OmniQ("memory://")
 
 

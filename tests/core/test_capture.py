@@ -1,5 +1,4 @@
 """Where text goes that is printed or logged while executors run."""
-# ruff: noqa: T201  printing is what these tests are about
 
 import contextlib
 import contextvars

@@ -1,5 +1,4 @@
 """What the executors' tests have run. Light to import: children do."""
-# ruff: noqa: T201  printing is some of the work
 
 import asyncio
 import ctypes

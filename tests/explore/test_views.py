@@ -64,16 +64,17 @@ def test_nothing_heavy_is_imported_before_the_first_query() -> None:
 
 
 def test_pandas_is_imported_only_for_pandas() -> None:
-    # The stores make no Arrow table of Python's lists here: pyarrow imports pandas for that.
+    # Stores that make Arrow tables of Python's lists import it: pyarrow does that.
     code = """
 import asyncio, sys
+import pyarrow as pa
 from omniq_nb.explore import Explorer, to_frame
 from omniq_nb.storage import tables
 from omniq_nb.storage.base import Scan
 from tests.explore.history import Fake, fakes
 
 async def scan(self, query):
-    return Scan(self.schema.empty_table())
+    return Scan(pa.Table.from_batches([], tables.select(self.schema, query.columns)))
 
 Fake.scan = scan
 to_frame(asyncio.run(Explorer(fakes()).sql("from results, events, tasks")), "arrow")

@@ -1,4 +1,4 @@
-"""huey on SQLite: single enqueue, drain by one consumer thread, idle latency. No acknowledgement."""
+"""huey on SQLite: single enqueue, drain by one consumer thread, idle latency."""
 
 import sys
 import threading

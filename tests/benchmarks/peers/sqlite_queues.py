@@ -1,4 +1,4 @@
-"""localqueue, litequeue and persist-queue on SQLite: single and bulk enqueue, drain in one thread."""
+"""localqueue, litequeue and persist-queue on SQLite: enqueue, and drain in one thread."""
 
 import sys
 from pathlib import Path
