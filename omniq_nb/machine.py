@@ -21,6 +21,7 @@ Not here: when a retry is due and whether an exception deserves one (`omniq_nb.c
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from heapq import heappop, heappush
+from math import inf
 
 import msgspec
 
@@ -245,7 +246,7 @@ class Machine:
                 task.error = outcome.error
                 task.available_at = outcome.available_at
             task.state = State.QUEUED
-            self._index(task)
+            self._index(task, command.now)
         return settled
 
     def move(self, command: Move) -> list[State | None]:
@@ -282,7 +283,7 @@ class Machine:
             if task.state in FINAL
             and task.finished_at is not None
             and task.finished_at < command.before
-            and not self._waited_for(task.id)
+            and not self._waiting_for(task.id)
         ]
         for task_id in gone:
             del self.tasks[task_id]
@@ -350,7 +351,7 @@ class Machine:
                 return
         if not all(map(self._succeeded, task.depends_on)):
             task.state = State.BLOCKED
-        self._index(task)
+        self._index(task, now)
 
     def _finish(self, task: Task, state: State, now: float, error: str | None) -> None:
         """Make a task final, and free or cancel the tasks that wait for it."""
@@ -358,42 +359,40 @@ class Machine:
         while unfinished:
             task, state, error = unfinished.pop()
             task.state, task.finished_at, task.error = state, now, error
-            for waiting_id in self._dependents.get(task.id, ()):
-                waiting = self._waiting(waiting_id, task.id)
-                if waiting is None:
-                    continue
+            for waiting in self._waiting_for(task.id):
                 if state is not State.SUCCEEDED:
                     unfinished.append((waiting, State.CANCELLED, dependency_error(task.id)))
                 elif all(map(self._succeeded, waiting.depends_on)):
                     waiting.state = State.QUEUED
-                    self._index(waiting)
+                    self._index(waiting, now)
 
     def _succeeded(self, task_id: str) -> bool:
         task = self.tasks.get(task_id)
         return task is not None and task.state is State.SUCCEEDED
 
-    def _waited_for(self, task_id: str) -> bool:
-        """Whether a blocked task lists it, and so must still be able to see how it ended."""
-        return any(
-            self._waiting(waiting_id, task_id) is not None
-            for waiting_id in self._dependents.get(task_id, ())
-        )
+    def _waiting_for(self, needed_id: str) -> list[Task]:
+        """Give the tasks that are blocked by this one, in order of arrival.
 
-    def _waiting(self, waiting_id: str, needed_id: str) -> Task | None:
-        """Give the first task if it is blocked by the second: a revived one may not be."""
-        task = self.tasks.get(waiting_id)
-        if task is None or task.state is not State.BLOCKED or needed_id not in task.depends_on:
-            return None
-        return task
+        `_dependents` tells more, a revived task may not depend on it any more, and in the order
+        in which they were blocked, which a machine rebuilt from a checkpoint cannot know.
+        """
+        waiting_ids = set(self._dependents.get(needed_id, ()))
+        known = [self.tasks[task_id] for task_id in waiting_ids if task_id in self.tasks]
+        waiting = [t for t in known if t.state is State.BLOCKED and needed_id in t.depends_on]
+        return sorted(waiting, key=lambda task: task.seq)
 
-    def _index(self, task: Task) -> None:
-        """Put a task where claims will find it."""
+    def _index(self, task: Task, now: float = -inf) -> None:
+        """Put a task where claims will find it: at once, if it is known to be due `now`."""
         if task.state is State.BLOCKED:
             for needed_id in task.depends_on:
                 self._dependents.setdefault(needed_id, []).append(task.id)
         elif not task.state.final:
-            entry = (task.available_at, task.seq, task.id)
-            heappush(self._later.setdefault(task.queue, []), entry)
+            if task.available_at <= now:
+                ready = (-task.priority, task.available_at, task.seq, task.id)
+                heappush(self._ready.setdefault(task.queue, []), ready)
+                return
+            later = (task.available_at, task.seq, task.id)
+            heappush(self._later.setdefault(task.queue, []), later)
 
     def _current(self, available_at: float, seq: int, task_id: str) -> bool:
         """Whether a heap's entry still speaks of this task: a revived one has a new `seq`."""

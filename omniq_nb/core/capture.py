@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Literal, TextIO, cast
+from typing import BinaryIO, Literal, TextIO, cast
 
 LIMIT = 65_536
 """Characters of a transcript that are kept: the first and the last half."""
@@ -135,7 +135,7 @@ class Splitter:
         return TRANSCRIPT.get() is None and self.beneath.isatty()
 
     @property
-    def buffer(self) -> io.IOBase:
+    def buffer(self) -> "BinaryIO | _Bytes":
         """The same for bytes."""
         transcript = TRANSCRIPT.get()
         return self.beneath.buffer if transcript is None else _Bytes(transcript)

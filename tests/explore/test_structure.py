@@ -184,7 +184,7 @@ def plain(value: object, structure: object) -> object:
     return value
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(values=st.lists(JSON, min_size=1, max_size=4))
 async def test_no_value_is_lost_or_changed(values: list[object]) -> None:
     import duckdb

@@ -6,8 +6,8 @@ import functools
 import inspect
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar, cast
 
 from omniq_nb.codec import Codec
 from omniq_nb.core.capture import capturing
@@ -122,7 +122,7 @@ class AsyncExecutor(Executor):
                 running.cancel()  # asked a moment too early to be interrupted
             if attempt.task.timeout is not None:
                 late = self._loop.call_later(attempt.task.timeout, self._late, running)
-                running.add_done_callback(lambda _, late=late: late.cancel())
+                running.add_done_callback(functools.partial(_cancel, late))
 
     def _next(self) -> Attempt | None:
         with self._lock:
@@ -138,7 +138,8 @@ class AsyncExecutor(Executor):
             function, args, kwargs = attempt.enter()
             if not _is_async(function):
                 return self._hand_over(attempt)
-            return attempt.succeed(await function(*args, **kwargs))
+            awaitable = cast("Awaitable[object]", function(*args, **kwargs))
+            return attempt.succeed(await awaitable)
         except BaseException as error:
             # Also SystemExit and KeyboardInterrupt: a task cannot end its worker.
             return attempt.fail(error)
@@ -180,3 +181,7 @@ def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004
     )
+
+
+def _cancel(late: asyncio.TimerHandle, _: object) -> None:
+    late.cancel()

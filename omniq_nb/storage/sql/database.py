@@ -8,7 +8,7 @@ Not here: any statement (they stand with the stores), any driver (`omniq_nb.stor
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -81,7 +81,7 @@ class Transaction(ABC):
         """Wake who waits for work, in every process, once this is committed."""
 
 
-Work = Callable[[Transaction], Awaitable[Answer]]
+Work = Callable[[Transaction], Coroutine[Any, Any, Answer]]
 """Something to do in a transaction. It may be begun more than once, but is committed once."""
 
 

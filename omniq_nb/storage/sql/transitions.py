@@ -345,7 +345,10 @@ async def _move(tx: Transaction, standings: Sequence[Standing], to: State) -> No
 
 async def _standings(tx: Transaction, ids: Sequence[str]) -> list[Standing]:
     rows = await tx.fetch_each(STANDINGS, [(task_id,) for task_id in dict.fromkeys(ids)])
-    return [Standing(*row[:2], STATES[row[2]], *row[3:6], words(row[6])) for row in rows]
+    return [
+        Standing(row[0], row[1], STATES[row[2]], row[3], row[4], row[5], words(row[6]))
+        for row in rows
+    ]
 
 
 # -------------------------------------------------------------------- dependencies
