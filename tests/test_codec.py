@@ -1,9 +1,11 @@
 """Payloads come back as what they were, and only to those who hold the key."""
 
 import collections
+import dataclasses
 import datetime as dt
 import decimal
 import functools
+import importlib
 import os
 import stat
 import subprocess
@@ -181,6 +183,35 @@ def test_arrow_and_polars_come_back(codec):
     assert round_trip(codec, frame["b"]).equals(frame["b"])
 
 
+def test_a_record_batch_of_no_rows_comes_back(codec):
+    batch = pa.RecordBatch.from_pydict({"a": pa.array([], pa.int64())})
+    assert round_trip(codec, batch).equals(batch)
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["\ud800"], {"a": 2**80}])
+def test_what_json_cannot_hold_is_packed_otherwise(codec, value):
+    assert round_trip(codec, value, prefer="json") == value
+
+
+@pytest.mark.parametrize("prefer", ["msgpack", "json"])
+def test_a_list_that_holds_itself_comes_back(codec, prefer):
+    loop: list[object] = []
+    loop.append(loop)
+    back = round_trip(codec, loop, prefer=prefer)
+    assert back[0] is back
+
+
+def test_a_time_zone_that_is_unknown_here_says_so(codec, monkeypatch):
+    zone = zoneinfo.ZoneInfo("Europe/Berlin")
+    payload = codec.encode(dt.datetime(2026, 1, 1, tzinfo=zone), context="c")
+    zoneinfo.ZoneInfo.clear_cache()
+    monkeypatch.setattr(
+        "omniq_nb.codec.plain.ZoneInfo", lambda key: zoneinfo.ZoneInfo(f"{key}/nowhere")
+    )
+    with pytest.raises(PayloadError, match="Berlin"):
+        codec.decode(payload, context="c")
+
+
 def test_frames_in_containers_are_not_pickled():
     value = {"frame": FRAMES["numbers"], "n": (1, 2)}
     back = round_trip(Codec(KEY, strict=True), value)
@@ -250,6 +281,14 @@ class TestStrict:
         call = codec.encode_call(codec.pack_function(os.getcwd), (), {}, context="c")
         with pytest.raises(PayloadRefused, match=r"os:getcwd|posix:getcwd"):
             Codec(KEY, strict=True).decode_call(call, context="c")
+
+    def test_refuses_what_an_allowed_module_only_imports(self):
+        # Whoever can sign could otherwise reach everything from any allowed module.
+        strict = Codec(KEY, strict=True, allow=["json:*"])
+        for reference in (b"rjson:codecs.open", b"rjson:loads.__globals__.get"):
+            call = strict.encode_call(reference, (), {}, context="c")
+            with pytest.raises(PayloadRefused, match="json:"):
+                strict.decode_call(call, context="c")
 
     def test_refuses_to_pickle(self):
         with pytest.raises(NotSerializable, match="strict"):
@@ -323,6 +362,64 @@ def test_what_cannot_travel_is_named(codec):
         codec.pack_function(lambda: lock)
 
 
+def test_the_argument_that_cannot_travel_is_named(codec):
+    lock, packed = threading.Lock(), codec.pack_function(add)
+    with pytest.raises(NotSerializable, match=r"^argument 2 cannot travel"):
+        codec.encode_call(packed, (1, lock), {}, context="c")
+    with pytest.raises(NotSerializable, match="'lock' of argument 'b' cannot travel"):
+        codec.encode_call(packed, (1,), {"b": {"lock": lock}}, context="c")
+
+
+def test_an_open_file_is_refused_not_read(codec, tmp_path):
+    path = tmp_path / "f"
+    path.write_text("secret")
+    with path.open() as file, pytest.raises(NotSerializable, match="open file"):
+        codec.encode(file, context="c")
+
+
+def test_a_variable_without_a_value_yet_does_not_hide_the_culprit(codec):
+    lock = threading.Lock()
+
+    def inner():
+        return later, lock
+
+    with pytest.raises(NotSerializable, match="variable 'lock'"):
+        codec.pack_function(inner)
+    later = 1
+
+
+def test_the_words_of_what_refuses_to_travel_are_kept(codec):
+    class Client:
+        def __reduce__(self):
+            raise NotSerializable("a client stays in its process")
+
+    oq = Client()
+    with pytest.raises(NotSerializable, match="a client stays"):
+        codec.pack_function(lambda: oq)
+
+
+def test_a_reloaded_module_s_function_is_the_new_one(codec, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    source = tmp_path / "omniq_reloaded.py"
+    source.write_text("def f(): return 'old'\n")
+    module = importlib.import_module("omniq_reloaded")
+    call = codec.encode_call(codec.pack_function(module.f), (), {}, context="c")
+    assert codec.decode_call(call, context="c")[0]() == "old"
+    source.write_text("def f(): return 'new'\n")
+    importlib.reload(module)
+    assert codec.decode_call(call, context="c")[0]() == "new"
+    del sys.modules["omniq_reloaded"]
+
+
+def test_an_exception_that_would_say_something_else_stays(codec):
+    class Coded(Exception):
+        def __init__(self, code):
+            super().__init__(f"code {code}")
+
+    assert codec.encode_exception(Coded(5), context="c") == b""
+
+
 def test_exceptions_travel_if_they_survive(codec):
     class Picky(Exception):
         def __init__(self, a, b):
@@ -365,6 +462,26 @@ def test_json_of_anything_never_fails():
     loop.append(loop)
     assert to_json(loop) is None
     assert to_json({"h": Hostile()}) == '{"h":{}}'
+
+
+def test_values_whose_attributes_raise_do_no_harm():
+    @dataclasses.dataclass
+    class Broken:
+        field: int
+
+        @property
+        def shape(self):
+            raise RuntimeError
+
+    broken = Broken(1)
+    del broken.field
+    assert to_json(broken) is None
+    assert arguments_json(len, (broken,), {}) == f'{{"obj":"<{type_name(broken)}>"}}'
+
+
+def test_what_pandas_and_numpy_call_times_and_keys_is_natural():
+    assert to_json([pd.Timestamp("2026-01-02"), pd.NaT]) == '["2026-01-02T00:00:00",null]'
+    assert to_json({np.int64(1): 2}) == '{"1":2}'
 
 
 def test_arguments_by_name():
@@ -416,6 +533,24 @@ def test_a_damaged_key_is_refused_in_words(config_home):
     file.write_bytes(b"")
     with pytest.raises(ConfigError, match="project key"):
         project_key("p")
+
+
+def test_eight_processes_at_once_make_one_key(config_home):
+    script = "from omniq_nb.codec import project_key; print(project_key('p').hex())"
+    command = [sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    makers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(8)
+    ]
+    keys = {maker.communicate(timeout=120)[0].strip() for maker in makers}
+    assert keys == {project_key("p").hex()}
+    assert [file.name for file in config_home.rglob("*") if file.is_file()] == ["p.key"]
+
+
+def test_the_key_does_not_travel_with_a_function(codec):
+    with pytest.raises(NotSerializable, match="key"):
+        codec.pack_function(lambda: codec)
 
 
 def test_the_key_is_not_shown(codec):

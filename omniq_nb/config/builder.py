@@ -10,8 +10,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from omniq_nb.config.model import COMPONENTS, OmniQConfig, StorageBackendConfig
-from omniq_nb.config.sources import nearest
+from omniq_nb.config.backend import StorageBackendConfig
+from omniq_nb.config.model import COMPONENTS, OmniQConfig
+from omniq_nb.config.sources import nearest, within
 from omniq_nb.errors import ConfigError
 
 B = TypeVar("B")
@@ -27,11 +28,14 @@ class BackendChoice(Generic[B]):
 
     Parameters
     ----------
+    name : str
+        Of the component, for errors.
     chosen : callable
         Takes note of the choice, and gives the builder.
     """
 
-    def __init__(self, chosen: Callable[[StorageBackendConfig | str], B]) -> None:
+    def __init__(self, name: str, chosen: Callable[[StorageBackendConfig | str], B]) -> None:
+        self._name = name
         self._chosen = chosen
 
     def like(self, component: str) -> B:
@@ -43,7 +47,7 @@ class BackendChoice(Generic[B]):
             ``task_queue``, ``result_storage``, ``event_storage`` or ``schedule_storage``.
         """
         if component not in COMPONENTS:
-            close = nearest(component, list(COMPONENTS))
+            close = nearest(component, COMPONENTS)
             raise ConfigError("like", component, ", ".join(COMPONENTS), close)
         return self._chosen(component)
 
@@ -51,11 +55,15 @@ class BackendChoice(Generic[B]):
         """A backend that another package adds by the entry point ``omniq_nb.backends``."""
         return self._choose(backend_type, url, **options)
 
-    def memory(
-        self,
-    ) -> B:
-        """Everything in this process, gone with it."""
-        return self._choose("memory", None)
+    def memory(self, url: str | None = None) -> B:
+        """Everything in this process, gone with it.
+
+        Parameters
+        ----------
+        url : str, optional
+            ``memory://name`` keeps components apart that have different names.
+        """
+        return self._choose("memory", url)
 
     def sqlite(
         self,
@@ -440,7 +448,9 @@ class BackendChoice(Generic[B]):
         self, backend_type: str, url: str | os.PathLike[str] | None, **options: object
     ) -> B:
         place = None if url is None else os.fspath(url)
-        return self._chosen(StorageBackendConfig(backend_type, place, _given(**options) or None))
+        with within(f"{self._name}."):
+            backend = StorageBackendConfig(backend_type, place, _given(**options))
+        return self._chosen(backend)
 
 
 class ConfigBuilder(Generic[T]):
@@ -576,10 +586,15 @@ class ConfigBuilder(Generic[T]):
         Raises
         ------
         ConfigError
-            Components follow each other in a circle.
+            A setting is wrong, or components follow each other in a circle.
         """
-        backends = {f"{name}_backend": self._resolved(name, ()) for name in self._backends}
-        return OmniQConfig(**backends, **self._settings)
+        given = {name: item for name, item in self._backends.items() if not isinstance(item, str)}
+        config = self._config(given)
+        followers = {name: self._followed(name) for name in self._backends if name not in given}
+        if not followers:
+            return config
+        # What is followed may itself come from the environment: as it is now, so it is written.
+        return self._config(given | {name: config.backend(f) for name, f in followers.items()})
 
     def connect(self) -> T:
         """Build, and make a client of it."""
@@ -596,19 +611,23 @@ class ConfigBuilder(Generic[T]):
     def __repr__(self) -> str:
         return f"<ConfigBuilder of {self.build()!r}>"
 
+    def _config(self, backends: Mapping[str, StorageBackendConfig]) -> OmniQConfig:
+        given: dict[str, Any] = {f"{name}_backend": item for name, item in backends.items()}
+        return OmniQConfig(**given, **self._settings)
+
     def _choice(self, *components: str) -> "BackendChoice[ConfigBuilder[T]]":
         def chosen(choice: StorageBackendConfig | str) -> "ConfigBuilder[T]":
             self._backends |= dict.fromkeys(components, choice)
             return self
 
-        return BackendChoice(chosen)
+        return BackendChoice(components[0] if len(components) == 1 else "all", chosen)
 
-    def _resolved(self, component: str, seen: tuple[str, ...]) -> StorageBackendConfig | None:
-        """The choice of a component, with `like` followed."""
-        choice = self._backends.get(component)
-        if isinstance(choice, str):
-            if choice in (*seen, component):
-                circle = " -> ".join((*seen, component, choice))
-                raise ConfigError("like", circle, "components that do not follow each other")
-            return self._resolved(choice, (*seen, component))
-        return choice
+    def _followed(self, component: str) -> str:
+        """The component at the end of the chain of `like` that starts with this one."""
+        chain = [component]
+        while isinstance(choice := self._backends.get(chain[-1]), str):
+            chain.append(choice)
+            if choice in chain[:-1]:
+                allowed = "components that do not follow each other in a circle"
+                raise ConfigError("like", " -> ".join(chain), allowed)
+        return chain[-1]

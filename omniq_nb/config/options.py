@@ -8,11 +8,16 @@ Not here: where values come from (`omniq_nb.config.sources`) and which one wins
 """
 
 import os
-from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
+from msgspec.inspect import Metadata, type_info
+
+from omniq_nb.config.urls import masked
+from omniq_nb.errors import ConfigError
 
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "DISABLED"]
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
@@ -22,7 +27,43 @@ Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
 SECRET = Meta(extra={"secret": True})
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+@cache
+def fields(options: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of an options Struct by name."""
+    return {field.name: field for field in msgspec.structs.fields(options)}
+
+
+def description(field: msgspec.structs.FieldInfo) -> str:
+    """What a field is about, in words."""
+    texts = ((info.extra_json_schema or {}).get("description") for info in _metadata(field))
+    return next((str(text) for text in texts if text), "")
+
+
+def is_secret(field: msgspec.structs.FieldInfo) -> bool:
+    """Whether a field's value must never be shown."""
+    return any((info.extra or {}).get("secret") for info in _metadata(field))
+
+
+def _metadata(field: msgspec.structs.FieldInfo) -> Iterator[Metadata]:
+    info = type_info(field.type)
+    while isinstance(info, Metadata):
+        yield info
+        info = info.type
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Options with values. They are shown without their secrets."""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        known = fields(type(self)).items()
+        return [(name, masked(getattr(self, name), is_secret(field))) for name, field in known]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+
+class Settings(Options, frozen=True, kw_only=True):
     """Settings of the library as a whole: ``OMNIQ_<NAME>`` in the environment."""
 
     project_name: Annotated[
@@ -89,14 +130,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
 
 
+SslMode: TypeAlias = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 Format: TypeAlias = Literal["msgpack", "json", "pickle"]
 
 
-class MemoryOptions(msgspec.Struct, frozen=True, kw_only=True):
+class MemoryOptions(Options, frozen=True, kw_only=True):
     """Everything in this process, gone with it."""
 
 
-class SqliteOptions(msgspec.Struct, frozen=True, kw_only=True):
+class SqliteOptions(Options, frozen=True, kw_only=True):
     """One database file; ``:memory:`` for none."""
 
     timeout: Annotated[
@@ -118,7 +160,7 @@ class SqliteOptions(msgspec.Struct, frozen=True, kw_only=True):
     ] = -64000
 
 
-class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
+class FileOptions(Options, frozen=True, kw_only=True):
     """One local folder."""
 
     base_dir: Annotated[Text | None, Meta(description="The folder, where no URL is given.")] = None
@@ -133,8 +175,13 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
         Mapping[str, object], Meta(description="Must be empty for local folders.")
     ] = {}
 
+    def __post_init__(self) -> None:
+        if self.storage_options:
+            allowed = "nothing for local folders; for a bucket, backend_type s3, gcs or azure"
+            raise ConfigError("storage_options", masked(self.storage_options), allowed)
 
-class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
+
+class RedisOptions(Options, frozen=True, kw_only=True):
     """A Redis server."""
 
     host: Annotated[Text, Meta(description="Server.")] = "localhost"
@@ -148,7 +195,7 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Annotated[Seconds, Meta(description="Seconds for one command.")] = 30.0
 
 
-class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
+class PostgresOptions(Options, frozen=True, kw_only=True):
     """A PostgreSQL database."""
 
     host: Annotated[Text, Meta(description="Server.")] = "localhost"
@@ -157,13 +204,18 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
     username: Annotated[str | None, Meta(description="User.")] = None
     password: Annotated[str | None, Meta(description="Password."), SECRET] = None
     schema: Annotated[Text, Meta(description="Schema of the tables.")] = "omniq"
-    sslmode: Annotated[str | None, Meta(description="As in libpq.")] = None
+    sslmode: Annotated[SslMode | None, Meta(description="As in libpq.")] = None
     min_connections: Annotated[Count, Meta(description="Connections kept open.")] = 1
     max_connections: Annotated[Count, Meta(description="Size of the connection pool.")] = 10
     timeout: Annotated[Seconds, Meta(description="Seconds for a connection.")] = 30.0
 
+    def __post_init__(self) -> None:
+        if self.min_connections > self.max_connections:
+            allowed = f"at most max_connections, which is {self.max_connections}"
+            raise ConfigError("min_connections", self.min_connections, allowed)
 
-class NatsOptions(msgspec.Struct, frozen=True, kw_only=True):
+
+class NatsOptions(Options, frozen=True, kw_only=True):
     """NATS servers with JetStream."""
 
     servers: Annotated[
@@ -177,7 +229,7 @@ class NatsOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Annotated[Seconds, Meta(description="Seconds for one request.")] = 30.0
 
 
-class S3Options(msgspec.Struct, frozen=True, kw_only=True):
+class S3Options(Options, frozen=True, kw_only=True):
     """A bucket of S3, or of anything that speaks its protocol."""
 
     bucket: Annotated[Text | None, Meta(description="Bucket, where no URL is given.")] = None
@@ -191,12 +243,10 @@ class S3Options(msgspec.Struct, frozen=True, kw_only=True):
     serialization_format: Annotated[
         Format, Meta(description="How plain values are packed, where that is exact.")
     ] = "msgpack"
-    storage_options: Annotated[
-        Mapping[str, object], Meta(description="More, for `s3fs`."), SECRET
-    ] = {}
+    storage_options: Annotated[Mapping[str, object], Meta(description="More, for `s3fs`.")] = {}
 
 
-class GcsOptions(msgspec.Struct, frozen=True, kw_only=True):
+class GcsOptions(Options, frozen=True, kw_only=True):
     """A bucket of Google Cloud Storage."""
 
     bucket: Annotated[Text | None, Meta(description="Bucket, where no URL is given.")] = None
@@ -209,12 +259,10 @@ class GcsOptions(msgspec.Struct, frozen=True, kw_only=True):
     serialization_format: Annotated[
         Format, Meta(description="How plain values are packed, where that is exact.")
     ] = "msgpack"
-    storage_options: Annotated[
-        Mapping[str, object], Meta(description="More, for `gcsfs`."), SECRET
-    ] = {}
+    storage_options: Annotated[Mapping[str, object], Meta(description="More, for `gcsfs`.")] = {}
 
 
-class AzureOptions(msgspec.Struct, frozen=True, kw_only=True):
+class AzureOptions(Options, frozen=True, kw_only=True):
     """A container of Azure Blob Storage."""
 
     container: Annotated[Text | None, Meta(description="Container, where no URL is given.")] = None
@@ -228,9 +276,7 @@ class AzureOptions(msgspec.Struct, frozen=True, kw_only=True):
     serialization_format: Annotated[
         Format, Meta(description="How plain values are packed, where that is exact.")
     ] = "msgpack"
-    storage_options: Annotated[
-        Mapping[str, object], Meta(description="More, for `adlfs`."), SECRET
-    ] = {}
+    storage_options: Annotated[Mapping[str, object], Meta(description="More, for `adlfs`.")] = {}
 
 
 BackendOptions: TypeAlias = (

@@ -41,6 +41,8 @@ FORBIDDEN = frozenset(
         # They take addresses in memory, or objects of Python.
         *("arrow_scan", "arrow_scan_dumb", "python_arrow_scan", "pandas_scan"),
         "python_map_function",
+        # They change how the database works, and may write files.
+        *("enable_logging", "disable_logging", "enable_profiling", "disable_profiling"),
         # They call functions by name.
         *("create_external_resource", "destroy_external_resource"),
         *("register_external_resource", "register_external_resource_type"),

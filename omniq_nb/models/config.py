@@ -3,6 +3,6 @@
 It lives in `omniq_nb.config`.
 """
 
-from omniq_nb.config.model import OmniQConfig, StorageBackendConfig
+from omniq_nb.config import OmniQConfig, StorageBackendConfig
 
 __all__ = ["OmniQConfig", "StorageBackendConfig"]

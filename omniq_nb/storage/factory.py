@@ -8,9 +8,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol
 
-from omniq_nb.config.model import COMPONENTS, OmniQConfig, StorageBackendConfig, known_backends
-from omniq_nb.config.options import BACKENDS, FileOptions
-from omniq_nb.errors import ConfigError, StoreUnavailable
+from omniq_nb.config.backend import StorageBackendConfig, known_backends
+from omniq_nb.config.model import COMPONENTS, OmniQConfig, Resolved
+from omniq_nb.config.options import BACKENDS
+from omniq_nb.errors import StoreUnavailable
 from omniq_nb.storage.base import EventStore, ResultStore, ScheduleStore, Stores, TaskQueue
 
 
@@ -52,14 +53,17 @@ class StorageBackendFactory:
         StoreUnavailable
             The store of a backend does not exist yet in this version.
         """
-        places: dict[tuple[object, ...], Place] = {}
+        places: list[tuple[Resolved, Place]] = []
 
         def place(component: str) -> Place:
-            backend = config.backend(component)
-            key = (backend.backend_type, config.location(component), repr(_options(backend)))
-            if key not in places:
-                places[key] = _place(config, component)
-            return places[key]
+            _require_store(config.backend(component), component)
+            where = config.resolve(component)
+            for known, shared in places:
+                if known == where:
+                    return shared
+            made = _place(where)
+            places.append((where, made))
+            return made
 
         return Stores(
             task_queue=place("task_queue").task_queue(),
@@ -71,61 +75,55 @@ class StorageBackendFactory:
     @staticmethod
     def create_task_queue(backend: StorageBackendConfig) -> TaskQueue:
         """Make a task queue alone."""
-        return _alone(backend).task_queue()
+        return _alone(backend, "task_queue").task_queue()
 
     @staticmethod
     def create_result_storage(backend: StorageBackendConfig) -> ResultStore:
         """Make a result storage alone."""
-        return _alone(backend).result_storage()
+        return _alone(backend, "result_storage").result_storage()
 
     @staticmethod
     def create_event_storage(backend: StorageBackendConfig) -> EventStore:
         """Make an event storage alone."""
-        return _alone(backend).event_storage()
+        return _alone(backend, "event_storage").event_storage()
 
     @staticmethod
     def create_schedule_storage(backend: StorageBackendConfig) -> ScheduleStore:
         """Make a schedule storage alone."""
-        return _alone(backend).schedule_storage()
+        return _alone(backend, "schedule_storage").schedule_storage()
 
     @staticmethod
     def get_supported_backends() -> dict[str, list[str]]:
         """List the backends whose stores exist, by component."""
-        added = [name for name in known_backends() if name not in BACKENDS]
+        added = known_backends()[len(BACKENDS) :]
         return {component: [*_PLACES, *added] for component in COMPONENTS}
 
 
-def _alone(backend: StorageBackendConfig) -> Place:
-    return _place(OmniQConfig(task_queue_backend=backend), "task_queue")
+def _alone(backend: StorageBackendConfig, component: str) -> Place:
+    _require_store(backend, component)
+    return _place(OmniQConfig(task_queue_backend=backend).resolve("task_queue"))
 
 
-def _options(backend: StorageBackendConfig) -> object:
-    return backend.options() if backend.backend_type in BACKENDS else backend.to_dict()
-
-
-def _place(config: OmniQConfig, component: str) -> Place:
-    backend = config.backend(component)
-    kind = backend.backend_type
-    if kind not in BACKENDS:
-        return _added(kind)(backend)
-    options = backend.options()
-    if kind not in _PLACES:
+def _require_store(backend: StorageBackendConfig, component: str) -> None:
+    # Before its options are asked for, whose variables need not be set for nothing.
+    kind = backend.resolved_type().backend_type
+    if kind in BACKENDS and kind not in _PLACES:
         raise StoreUnavailable(
             f"the {kind} {component.replace('_', ' ')} does not exist yet in this version of "
             f"omniq_nb; its configuration is valid. Available now: {', '.join(_PLACES)}."
         )
+
+
+def _place(where: Resolved) -> Place:
+    kind = where.backend_type
+    if kind not in BACKENDS:
+        return _added(kind)(where.backend)
     module, _, name = _PLACES[kind].partition(":")
     make: Callable[..., Place] = getattr(import_module(module), name)
-    if kind == "memory":
-        return make()
-    if isinstance(options, FileOptions) and options.storage_options:
-        raise ConfigError(
-            "config.storage_options", "options", "none for local folders; use s3, gcs or azure"
-        )
-    return make(config.location(component), options)
+    return make() if kind == "memory" else make(where.location, where.options)
 
 
-def _added(kind: str) -> Callable[[StorageBackendConfig], Place]:
+def _added(kind: str) -> Callable[[StorageBackendConfig | None], Place]:
     (point, *_) = entry_points(group="omniq_nb.backends", name=kind)
-    make: Callable[[StorageBackendConfig], Place] = point.load()
+    make: Callable[[StorageBackendConfig | None], Place] = point.load()
     return make

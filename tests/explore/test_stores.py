@@ -67,7 +67,9 @@ async def test_the_example_of_the_readme_runs_as_it_stands(explorer: Explorer) -
 
 
 async def test_arguments_and_values_have_types(explorer: Explorer) -> None:
-    table = await explorer.sql("select arguments, depth, lr, value from results where depth = 0")
+    table = await explorer.sql(
+        "select arguments, depth, lr, value from results where depth = 0 order by position"
+    )
     assert table.schema.field("depth").type == pa.int64()
     assert table.schema.field("lr").type == pa.float64()
     assert table.schema.field("value").type == pa.float64()
