@@ -1,12 +1,20 @@
 """The state machine, by example and in random histories against a naive model of it."""
 
+import collections
 import copy
 
 import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from omniq_nb.machine import (
     EXPIRED_ERROR,
@@ -241,7 +249,16 @@ def test_the_next_due_time_ignores_what_is_over():
 
 # ---------------------------------------------------------------- in random histories
 
-names = st.sampled_from([f"t{number}" for number in range(6)])
+NAMES = [f"t{number}" for number in range(6)]
+names = st.sampled_from(NAMES)
+drawn_tasks = st.tuples(
+    names,
+    st.sampled_from(QUEUES),
+    st.integers(-1, 1),
+    st.sampled_from([0.0, 0.0, 0.0, 5.0]),
+    st.sampled_from([None, None, None, 8.0]),
+    st.just(()) | st.just(()) | st.lists(names, max_size=2).map(tuple),
+)
 skews = st.sampled_from([-4.0, 0.0, 3.0])
 _command_decoder = msgspec.msgpack.Decoder(Command)
 
@@ -398,6 +415,7 @@ class Histories(RuleBasedStateMachine):
         self.now = 100.0
         self.claims: list[Claim] = []  # of this life of each task, live and stale ones
         self.settled: set[Claim] = set()
+        self.seen = collections.Counter()
 
     def apply(self, command):
         written = msgspec.msgpack.encode(command)
@@ -413,21 +431,11 @@ class Histories(RuleBasedStateMachine):
         assert msgspec.msgpack.encode(command) == written, "a command was changed"
         return outcomes[0]
 
-    @rule(
-        drawn=st.lists(
-            st.tuples(
-                names,
-                st.sampled_from(QUEUES),
-                st.integers(-1, 1),
-                st.sampled_from([0.0, 0.0, 0.0, 5.0]),
-                st.sampled_from([None, None, None, 8.0]),
-                st.lists(names, max_size=2).map(tuple),
-            ),
-            min_size=1,
-            max_size=4,
-        ),
-        revive=st.booleans(),
-    )
+    @initialize(first=st.lists(drawn_tasks, min_size=6, max_size=10))
+    def begins_with_tasks(self, first):
+        self.adds(first, False)
+
+    @rule(drawn=st.lists(drawn_tasks, min_size=1, max_size=4), revive=st.booleans())
     def adds(self, drawn, revive):
         tasks = [
             task(
@@ -444,8 +452,8 @@ class Histories(RuleBasedStateMachine):
         assert added == self.naive.add(tasks, self.now, revive)
 
     @rule(
-        queues=st.sampled_from([("a",), ("b",), ("a", "b"), ("b", "a")]),
-        limit=st.integers(0, 3),
+        queues=st.sampled_from([("a", "b"), ("b", "a"), ("a",), ("b",)]),
+        limit=st.sampled_from([3, 2, 1, 0]),
         lease=st.sampled_from([5.0, 20.0]),
         skew=skews,
         grace=st.sampled_from([0.0, 6.0]),
@@ -457,14 +465,19 @@ class Histories(RuleBasedStateMachine):
             queues=queues, limit=limit, lease=lease, worker=worker, now=now, grace=grace
         )
         claimed = self.apply(command)
+        running = {id for id, t in self.naive.tasks.items() if t["state"] is State.RUNNING}
         assert ids(claimed) == self.naive.claim(queues, limit, lease, now, grace)
         for held in claimed:
+            self.seen["lost lease"] += held.id in running
+            self.seen["expired"] += held.state is State.EXPIRED
+            self.seen["claimed"] += held.state is State.RUNNING
             assert held.state in (State.RUNNING, State.EXPIRED, State.FAILED)
             if held.state is State.RUNNING:
                 assert held.worker == worker
                 assert held.claim not in self.claims, "a token was given twice"
                 self.claims.append(held.claim)
 
+    @precondition(lambda self: self.claims)
     @rule(
         data=st.data(),
         to=st.sampled_from([State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUEUED]),
@@ -473,8 +486,6 @@ class Histories(RuleBasedStateMachine):
         skew=skews,
     )
     def settles_a_claim(self, data, to, released, delay, skew):
-        if not self.claims:
-            return
         id, token = claim = data.draw(st.sampled_from(self.claims))
         now, released = self.now + skew, released and to is State.QUEUED
         outcome = Settle(
@@ -482,14 +493,14 @@ class Histories(RuleBasedStateMachine):
         )
         (accepted,) = self.apply(SettleAll(outcomes=[outcome], now=now))
         assert accepted == self.naive.settle(id, token, to, released, now + delay, now)
+        self.seen["settled" if accepted else "refused"] += 1
         if accepted:
             assert claim not in self.settled, "a claim was settled twice"
             self.settled.add(claim)
 
+    @precondition(lambda self: self.claims)
     @rule(data=st.data(), skew=skews)
     def extends_a_lease(self, data, skew):
-        if not self.claims:
-            return
         id, token = data.draw(st.sampled_from(self.claims))
         command = Extend(claims=[Claim(id, token)], lease=10.0, now=self.now + skew)
         (kept,) = self.apply(command)
@@ -499,28 +510,30 @@ class Histories(RuleBasedStateMachine):
 
     @rule(id=names, to=st.sampled_from([State.CANCELLED, State.QUEUED, State.EXPIRED]))
     def moves_by_hand(self, id, to):
+        known = self.machine.tasks.get(id)
+        if known is not None and known.state is State.RUNNING and to is State.CANCELLED:
+            self.seen["cancelled while running"] += 1
         (state,) = self.apply(Move(ids=[id], to=to, now=self.now))
         assert state == self.naive.move(id, to, self.now)
 
-    @rule(age=st.sampled_from([0.0, 10.0]))
+    @precondition(lambda self: any(found.state in FINAL for found in self.machine.tasks.values()))
+    @rule(age=st.sampled_from([10.0, 40.0]))
     def purges(self, age):
         before = set(self.machine.tasks)
         number = self.apply(Purge(before=self.now - age))
         assert number == self.naive.purge(self.now - age)
         gone = before - set(self.machine.tasks)
         assert len(gone) == number
+        self.seen["purged"] += number
         # The id's next life counts its tokens from the start.
         self.claims = [claim for claim in self.claims if claim.id not in gone]
         self.settled = {claim for claim in self.settled if claim.id not in gone}
 
-    @rule(worker=st.sampled_from(["v", "w"]))
-    def a_worker_beats(self, worker):
+    @rule(seconds=st.sampled_from([5.0, 1.0, 30.0]), worker=st.sampled_from(["v", "w"]))
+    def time_passes_and_a_worker_beats(self, seconds, worker):
+        self.now += seconds
         self.apply(Beat(worker=WorkerInfo(id=worker, heartbeat_at=self.now)))
         assert self.machine.workers[worker].heartbeat_at == self.now
-
-    @rule(seconds=st.sampled_from([1.0, 5.0, 30.0]))
-    def time_passes(self, seconds):
-        self.now += seconds
 
     @rule()
     def is_restored_from_a_checkpoint(self):
@@ -560,5 +573,17 @@ class Histories(RuleBasedStateMachine):
             assert not times or max(found, latest) == max(min(times), latest)
 
 
-TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+def test_random_histories_agree_with_the_rules():
+    seen = collections.Counter()
+
+    class Counted(Histories):
+        def teardown(self):
+            seen.update(self.seen)
+
+    run_state_machine_as_test(
+        Counted, settings=settings(max_examples=100, stateful_step_count=50, deadline=None)
+    )
+    # A history in which little happens proves little.
+    for what in ("claimed", "settled", "refused", "lost lease", "expired"):
+        assert seen[what] >= 5, f"too few histories got as far as {what!r}: {dict(seen)}"
+    assert seen["cancelled while running"] and seen["purged"], dict(seen)

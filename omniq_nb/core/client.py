@@ -82,8 +82,8 @@ def make_engine(config: OmniQConfig) -> Engine:
         result_ttl=settings.result_ttl,
         retry=Retry(limit=settings.retry_attempts, delay=settings.retry_delay),
     )
-    results = config.get_result_storage_backend_config()
-    result_format = (results.config or {}).get("serialization_format", "msgpack")
+    result_options = config.resolve("result_storage").options
+    result_format = getattr(result_options, "serialization_format", "msgpack")
     stores = StorageBackendFactory.create_stores(config)
     return Engine(config, stores, codec, defaults, result_format)
 
