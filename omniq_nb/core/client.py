@@ -82,9 +82,9 @@ def make_engine(config: OmniQConfig) -> Engine:
         result_ttl=settings.result_ttl,
         retry=Retry(limit=settings.retry_attempts, delay=settings.retry_delay),
     )
+    stores = StorageBackendFactory.create_stores(config)
     result_options = config.resolve("result_storage").options
     result_format = getattr(result_options, "serialization_format", "msgpack")
-    stores = StorageBackendFactory.create_stores(config)
     return Engine(config, stores, codec, defaults, result_format)
 
 

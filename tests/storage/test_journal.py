@@ -26,6 +26,8 @@ from omniq_nb.storage.journal.log import Behind, Entry, StoredLog, seal, unseal
 from omniq_nb.storage.journal.memory_log import MemoryLog
 from omniq_nb.storage.journal.queue import JournalTaskQueue
 from omniq_nb.storage.journal.replica import finish
+from omniq_nb.storage.objects.bucket import LocalBucket
+from omniq_nb.storage.objects.results import ObjectResultStore
 from omniq_nb.testing.places import Recipe
 from omniq_nb.testing.processes import Process
 from omniq_nb.testing.queue import TaskQueueSuite
@@ -35,13 +37,16 @@ BIG_CALL = bytes(range(256)) * 32
 
 
 class Journals(NamedTuple):
-    """A folder with nothing but a queue in it, for child processes too."""
+    """A folder with a queue in it, for child processes too; results lie beside the queue."""
 
     path: str
     fsync: bool = False
 
     def task_queue(self) -> JournalTaskQueue:
         return JournalTaskQueue(FileLog(self.path, self.fsync))
+
+    def result_storage(self) -> ObjectResultStore:
+        return ObjectResultStore(LocalBucket(Path(f"{self.path}-results"), fsync=self.fsync))
 
 
 class Driven:
@@ -320,6 +325,7 @@ def test_a_process_that_slept_through_trimming_wakes_up_to_the_truth(tmp_path: P
         reader.stop()
         writer.stop()
         queue = opened(tmp_path)
+        assert settle(queue, claim(queue)) == [True, True]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(replica, "CHECKPOINT_ENTRIES", 3)
             run_one_by_one(queue, [str(number) for number in range(30)])

@@ -73,7 +73,8 @@ class AsyncExecutor(Executor):
 
     def withdraw(self) -> list[Task]:
         """Take back what is not started."""
-        return super().withdraw() + self._plain.withdraw()
+        coroutines = super().withdraw()
+        return self._plain.withdraw() + coroutines  # the handed-over were submitted earlier
 
     def cancel(self, task_id: str, reason: Reason) -> None:
         """Cancel a coroutine, or ask a plain function to end."""

@@ -130,7 +130,6 @@ class Replica(Generic[F]):
     def __init__(self, log: Log, fold: type[F]) -> None:
         self.log = log
         self.stored = log if isinstance(log, StoredLog) else None
-        self.bell = Bell()
         self._new_fold = fold
         self._fold: F | None = None
         self._next = 1  # the number of the first entry that is not in `_fold`
@@ -144,9 +143,15 @@ class Replica(Generic[F]):
         self._patience = random.uniform(1.0, 2.0)
         self._start_afresh()
 
+    def _check_process(self) -> None:
+        """Notice that this is a forked child, before anything of the parent's is touched."""
+        if os.getpid() != self._pid:
+            self._start_afresh()
+
     def _start_afresh(self) -> None:
         """Make what a forked child must not share with its parent: locks, and the writer's name."""
         self._pid = os.getpid()
+        self.bell = Bell()
         self._lock = threading.Lock()
         self._async_lock = asyncio.Lock()
         self._waiting: list[_Request] = []
@@ -199,6 +204,7 @@ class Replica(Generic[F]):
         slow : bool
             It is known to be too much for an event loop.
         """
+        self._check_process()
         body = self._encode(command) if self.stored else b""
         request = _Request(command, body, durable, take)
         slow = slow or len(body) > BIG or (durable and self.log.slow)
@@ -265,8 +271,7 @@ class Replica(Generic[F]):
         self, job: Callable[[], Coroutine[None, None, T]], slow: bool, opening: bool = False
     ) -> T:
         """Run `job` while nobody else of this process touches the log or the state."""
-        if os.getpid() != self._pid:
-            self._start_afresh()
+        self._check_process()
 
         async def checked() -> T:
             if not (self._open or opening):
