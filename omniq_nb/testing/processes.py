@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any, Self
 
 from omniq_nb.models.task import LIVE, Settle, State
-from omniq_nb.storage.base import TaskQueue
+from omniq_nb.storage.base import Store, TaskQueue
 from omniq_nb.testing.places import Recipe
 
 Order = str | Callable[..., Coroutine[Any, Any, Any]]
@@ -144,3 +144,10 @@ async def drain(queue: TaskQueue, worker: str, limit: int) -> list[str]:
             if not any(number for (_, state), number in counts.items() if state in LIVE):
                 return settled
             await asyncio.sleep(0.01)
+
+
+async def reopen(store: Store, times: int) -> None:
+    """Close and open it, again and again."""
+    for _ in range(times):
+        await store.close()
+        await store.open()

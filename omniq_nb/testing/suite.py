@@ -12,7 +12,7 @@ import pytest
 
 from omniq_nb.storage.base import Store
 from omniq_nb.testing.places import Place, Recipe
-from omniq_nb.testing.processes import Process
+from omniq_nb.testing.processes import Process, reopen
 
 AnyStore = TypeVar("AnyStore", bound=Store)
 Answer = TypeVar("Answer")
@@ -98,3 +98,10 @@ class Suite:
             yield lambda count: [
                 stack.enter_context(Process(shared, self.component)) for _ in range(count)
             ]
+
+    def test_processes_open_and_close_it_at_the_same_time(self, start: StartProcesses) -> None:
+        processes = start(3)
+        for process in processes:
+            process.start(reopen, 30)
+        for process in processes:
+            process.answer()

@@ -19,8 +19,9 @@ import pytest
 from omniq_nb.errors import StoreError, StoreUnavailable, StoreVersionError
 from omniq_nb.machine import Machine
 from omniq_nb.models.task import Settle, State, Task
+from omniq_nb.storage import local
 from omniq_nb.storage.base import TaskQueue
-from omniq_nb.storage.journal import file_log, replica
+from omniq_nb.storage.journal import replica
 from omniq_nb.storage.journal.file_log import FileLog
 from omniq_nb.storage.journal.log import Behind, Entry, StoredLog, seal, unseal
 from omniq_nb.storage.journal.memory_log import MemoryLog
@@ -511,7 +512,7 @@ def test_blobs_and_drafts_of_dead_writers_are_swept(
     (live,) = files(tmp_path, "blobs")
     for folder, name in (("blobs", "abandoned"), ("drafts", "abandoned"), ("blobs", "young")):
         (tmp_path / folder / name).write_bytes(b"")
-    long_ago = time.time() - file_log.ABANDONED - 60
+    long_ago = time.time() - local.ABANDONED - 60
     for old in ("blobs/abandoned", "drafts/abandoned", f"blobs/{live}"):
         os.utime(tmp_path / old, (long_ago, long_ago))
     run_one_by_one(queue, [str(number) for number in range(10)])

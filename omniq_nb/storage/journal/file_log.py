@@ -33,7 +33,6 @@ Not here: folding and retrying (`replica`).
 
 import os
 import secrets
-import time
 from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +41,7 @@ import msgspec
 
 from omniq_nb.errors import StoreUnavailable
 from omniq_nb.storage.journal.log import Behind, Entry, StoredLog, seal, unreadable, unseal
+from omniq_nb.storage.local import delete_abandoned
 
 ENTRY, CHECKPOINT = ".entry", ".checkpoint"
 
@@ -50,9 +50,6 @@ TORN = Entry(bytes(16), 0, False, b"\x90")
 
 MAX_UNSYNCED = 32
 """Entries that may await the next durable one; more would make that one slow."""
-
-ABANDONED = 24 * 3600.0
-"""Seconds after which a draft or an unknown blob is taken for the remains of a dead process."""
 
 
 class FileLog(StoredLog):
@@ -87,7 +84,7 @@ class FileLog(StoredLog):
         try:
             for folder in (self._entries, self._checkpoints, self._blobs, self._drafts):
                 Path(folder).mkdir(parents=True, exist_ok=True)
-            _delete_abandoned(self._drafts)
+            delete_abandoned(self._drafts)
             if not self._listed_checkpoints():
                 first = Entry(secrets.token_bytes(16), 0, True, b"")
                 self._write_draft(first, sync=self._fsync)
@@ -204,7 +201,7 @@ class FileLog(StoredLog):
 
     async def sweep_blobs(self, keep: Container[str]) -> None:
         """By the time of their last change."""
-        _delete_abandoned(self._blobs, keep)
+        delete_abandoned(self._blobs, keep)
 
     # ---------------------------------------------------------------- inside
 
@@ -312,11 +309,3 @@ def _numbers(folder: str, suffix: str) -> list[int]:
 def _floor(checkpoints: Sequence[int]) -> int:
     """Tell up to which number entries may have been deleted: see "Trimming"."""
     return [0, 0, *checkpoints][-2]
-
-
-def _delete_abandoned(folder: str, keep: Container[str] = ()) -> None:
-    horizon = time.time() - ABANDONED
-    with os.scandir(folder) as files:
-        for file in files:
-            if file.name not in keep and file.stat().st_mtime < horizon:
-                Path(file.path).unlink(missing_ok=True)

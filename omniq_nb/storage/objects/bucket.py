@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from omniq_nb.errors import StoreError, StoreUnavailable
+from omniq_nb.storage.local import delete_abandoned
 
 DRAFTS = ".drafts"
-
-ABANDONED = 24 * 3600.0
-"""Seconds after which a draft is taken for the remains of a dead process."""
 
 SETTLED = 1_000_000_000
 """Nanoseconds after which a folder's time of change tells for certain whether it changed again:
@@ -114,10 +112,7 @@ class LocalBucket(Bucket):
             drafts.mkdir(parents=True, exist_ok=True)
             self.create(probe, b"")
             self.delete([probe])
-            horizon = time.time() - ABANDONED
-            for draft in drafts.iterdir():
-                if draft.stat().st_mtime < horizon:
-                    draft.unlink(missing_ok=True)
+            delete_abandoned(drafts)
         except (OSError, StoreError) as error:
             raise StoreUnavailable(
                 f"The folder {self._root!r} cannot hold results and events: {error}. "
