@@ -102,6 +102,6 @@ class Suite:
     def test_processes_open_and_close_it_at_the_same_time(self, start: StartProcesses) -> None:
         processes = start(3)
         for process in processes:
-            process.start(reopen, 30)
+            process.start(reopen, 150)
         for process in processes:
             process.answer()

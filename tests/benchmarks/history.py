@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omniq_nb import OmniQ
@@ -57,12 +58,12 @@ def main(store: str, folder: Path, rows: int) -> None:
         pq.write_table(table, one_file)
     bare = duckdb.connect()
     bare.execute("SET TimeZone = 'UTC'")
-    query = QUERY.format(time="at", table=f"read_parquet('{one_file}')")
+    query = QUERY.format(time='"at"', table=f"read_parquet('{one_file}')")
     limit = sorted(seconds(lambda: bare.execute(query).fetchall()) for _ in range(5))[2]
     report(ours=ours, limit=limit, filled_per_second=rows / filled)
 
 
-async def scanned(oq: OmniQ) -> "duckdb.Arrow":
+async def scanned(oq: OmniQ) -> pa.Table:
     """The same rows as one table."""
     from omniq_nb.storage.base import Query
 
@@ -73,7 +74,7 @@ async def scanned(oq: OmniQ) -> "duckdb.Arrow":
     source = "select * from tail"
     if files:
         source += f" union all by name select * from read_parquet({files!r}, union_by_name=true)"
-    return con.execute(f"from ({source}) order by at").arrow().read_all()
+    return con.execute(f'from ({source}) order by "at"').to_arrow_table()
 
 
 if __name__ == "__main__":
