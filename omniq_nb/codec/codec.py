@@ -1,14 +1,17 @@
 """Signing payloads, verifying them before anything is opened, and choosing how values travel.
 
-A payload is: format version (1 byte), codec (1 byte), HMAC-SHA256 (32 bytes), body. The
-signature covers version, codec, the *context* (what the payload is for, and of which task) and
-the body, so that nobody without the key can write a payload, and nobody at all can move one to
-another task. Opening a pickle is running code: that is why.
+A payload is: format version (1 byte), codec (1 byte), signature (32 bytes), body. The
+signature is BLAKE2b with the project's key (RFC 7693, section 2.9: a MAC without HMAC's two
+rounds, and without giving up the GIL as OpenSSL's digests do, which costs a thread switch for
+each payload). It covers version, codec, the *context* (what the payload is for, and of which
+task) and the body, so that nobody without the key can write a payload, and nobody at all can
+move one to another task. Opening a pickle is running code: that is why.
 """
 
-import hmac
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import blake2b
+from hmac import compare_digest
 from typing import Any, NoReturn
 
 import msgspec
@@ -23,6 +26,7 @@ _MSGPACK, _JSON, _PICKLE, _CALL = 1, 2, 3, 4
 _SIGNATURE = 32
 _HEAD = 2 + _SIGNATURE
 
+_call_encoder = msgspec.msgpack.Encoder()
 _call_decoder = msgspec.msgpack.Decoder(tuple[bytes, int, bytes])
 
 
@@ -32,7 +36,7 @@ class Codec:
     Parameters
     ----------
     key : bytes
-        The project's key.
+        The project's key, at most 64 bytes.
     strict : bool
         Refuse pickles and functions that are not allowed, before opening them.
     allow : sequence of str
@@ -43,6 +47,7 @@ class Codec:
         self.key = key
         self.strict = strict
         self.allow = tuple(allow)
+        self._keyed = blake2b(digest_size=_SIGNATURE, key=key)
 
     def __reduce__(self) -> NoReturn:
         # A function that refers to it would carry the key into the store.
@@ -79,7 +84,7 @@ class Codec:
         """
         parts = _named_arguments(args, kwargs)
         codec, body = self._body([list(args), kwargs], "msgpack", "the arguments", parts)
-        return self._signed(_CALL, msgspec.msgpack.encode((packed, codec, body)), context)
+        return self._signed(_CALL, _call_encoder.encode((packed, codec, body)), context)
 
     def decode_call(
         self, payload: bytes, *, context: str
@@ -194,7 +199,7 @@ class Codec:
     def _verified(self, payload: bytes, context: str) -> tuple[int, memoryview]:
         view = memoryview(payload)
         head, signature, body = view[:2], view[2:_HEAD], view[_HEAD:]
-        if len(signature) < _SIGNATURE or not hmac.compare_digest(
+        if len(signature) < _SIGNATURE or not compare_digest(
             signature, self._signature(head, body, context)
         ):
             raise PayloadRefused(
@@ -208,7 +213,9 @@ class Codec:
     def _signature(self, head: bytes | memoryview, body: bytes | memoryview, context: str) -> bytes:
         words = context.encode(errors="surrogatepass")
         signed = b"".join((head, len(words).to_bytes(4, "big"), words, body))
-        return hmac.digest(self.key, signed, "sha256")
+        mac = self._keyed.copy()
+        mac.update(signed)
+        return mac.digest()
 
 
 def _named_arguments(

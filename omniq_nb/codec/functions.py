@@ -4,8 +4,10 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from importlib import import_module
-from types import MethodType
-from typing import cast
+from operator import is_
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import cloudpickle
 
@@ -35,7 +37,7 @@ def pack_function(function: Function, *, strict: bool, allow: Sequence[str]) -> 
         _check_allowed(reference, allow)
     if reference is not None:
         return _BY_REFERENCE + reference.encode()
-    return _BY_VALUE + dump(function, "the function")
+    return _BY_VALUE + _by_value(function)
 
 
 def unpack_function(packed: bytes, *, strict: bool, allow: Sequence[str]) -> Function:
@@ -72,6 +74,77 @@ def unpack_function(packed: bytes, *, strict: bool, allow: Sequence[str]) -> Fun
             f"strict mode does not run {reference!r}: that module only imports it from elsewhere"
         )
     return function
+
+
+class _Packed(NamedTuple):
+    """A function that was pickled, and what it was made of at that time."""
+
+    names: tuple[str, ...]
+    parts: tuple[object, ...]
+    modules: int
+    data: bytes
+
+
+_packed: "WeakKeyDictionary[FunctionType, _Packed]" = WeakKeyDictionary()
+
+_CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+def _by_value(function: Function) -> bytes:
+    """Pickle a function, unless that was done before and nothing of it has changed since.
+
+    Pickling it anew for each of a thousand calls would take longer than all the rest.
+    """
+    if type(function) is not FunctionType:
+        return dump(function, "the function")
+    known = _packed.get(function)
+    names = _names(function.__code__) if known is None else known.names
+    parts = _constant_parts(function, names)
+    # A module that was imported since may be one that the function needs.
+    modules = len(sys.modules)
+    if (
+        known is not None
+        and parts is not None
+        and modules == known.modules
+        and len(parts) == len(known.parts)
+        and all(map(is_, parts, known.parts))
+    ):
+        return known.data
+    data = dump(function, "the function")
+    names = _names(function.__code__)
+    parts = _constant_parts(function, names)
+    if parts is not None:
+        _packed[function] = _Packed(names, parts, modules, data)
+    return data
+
+
+def _constant_parts(function: FunctionType, names: tuple[str, ...]) -> tuple[object, ...] | None:
+    """The objects that decide how a function is pickled: the same objects, the same pickle.
+
+    None: it holds or names data of the notebook, which may change where nobody sees it.
+    """
+    defaults, annotations = function.__defaults__ or (), function.__annotations__
+    variables = function.__globals__
+    used = [variables[name] for name in names if name in variables]
+    if (
+        function.__closure__
+        or function.__kwdefaults__
+        or function.__dict__
+        or not _CONSTANT.issuperset(map(type, defaults))
+        or any(getattr(kind, "__module__", "") != "builtins" for kind in annotations.values())
+        or any(type(value) is not ModuleType for value in used)
+        or cloudpickle.list_registry_pickle_by_value()
+    ):
+        return None
+    names_and_docs = (function.__qualname__, function.__module__, function.__doc__)
+    typed = (*annotations, *annotations.values())
+    return (function.__code__, *names_and_docs, *defaults, *typed, *used)
+
+
+def _names(code: CodeType) -> tuple[str, ...]:
+    """The names that a function may look up as variables, in the functions within it too."""
+    inner = (name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part))
+    return (*code.co_names, *inner)
 
 
 def _reference(function: Function) -> str | None:

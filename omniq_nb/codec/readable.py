@@ -1,5 +1,6 @@
 """Values and arguments as JSON: for tables, queries and people. Never to rebuild them from."""
 
+import contextlib
 import inspect
 import math
 import sys
@@ -19,6 +20,7 @@ ARGUMENTS_LIMIT = 16_384
 
 _DEPTH = 20
 _PLAIN = frozenset({type(None), bool, int, str})
+_ATOMS = _PLAIN | {float}
 _encoder = msgspec.json.Encoder()
 
 
@@ -67,6 +69,12 @@ def arguments_json(
     What has no JSON, or too much, is described: ``"<pandas.DataFrame 100x3>"``.
     """
     named = _named(function, args, kwargs)
+    if _ATOMS.issuperset(map(type, named.values())):
+        # The common case in one step: `to_json` would come to the same.
+        with contextlib.suppress(UnicodeEncodeError, OverflowError):
+            text = _encoder.encode(named)
+            if len(text) <= ARGUMENTS_LIMIT:
+                return text.decode()
     parts = {name: to_json(value, ARGUMENTS_LIMIT) for name, value in named.items()}
     described = {
         name: msgspec.json.encode(_described(named[name])).decode() if part is None else part
@@ -109,7 +117,9 @@ def _named(
         code = function.__code__
         if len(args) <= code.co_argcount:
             # The common case, without the cost of a signature.
-            return {**dict(zip(code.co_varnames, args, strict=False)), **kwargs}
+            named = dict(zip(code.co_varnames, args, strict=False))
+            named.update(kwargs)
+            return named
     signature = _signature(function)
     if signature is not None:
         try:

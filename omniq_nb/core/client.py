@@ -265,7 +265,7 @@ class AsyncOmniQ:
         """Enqueue a batch of explicit ``(args, kwargs)`` pairs; `map` in other words."""
         options = options_of(function, self._engine.defaults)
         batch, tasks = self._engine.submission.batch(name, function, calls, options)
-        await self._engine.enqueue(tasks, revive=True)
+        await self._engine.enqueue(tasks, revive=name is not None)
         return AsyncBatch(self._engine, batch, [task.id for task in tasks])
 
     # ---------------------------------------------------------------- finding

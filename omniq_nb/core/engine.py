@@ -90,14 +90,17 @@ class Engine:
     async def enqueue(self, tasks: list[Task], revive: bool = False) -> list[bool]:
         """Add tasks and say so. False: known already, left alone."""
         added = await self.stores.task_queue.add(tasks, revive)
-        enqueued = []
-        for task, new in zip(tasks, added, strict=True):
-            if new:
-                happened = event(EventType.ENQUEUED, task.created_at, task)
-                # Who submits does not know the token of a task that is revived.
-                happened.id = f"{task.id}:{task.created_at}:{EventType.ENQUEUED}"
-                enqueued.append(happened)
-        self.events.emit(enqueued)
+        # The ids are not made of tokens: who submits does not know that of a revived task.
+        self.events.emit(
+            event(
+                EventType.ENQUEUED,
+                task.created_at,
+                task,
+                id=f"{task.id}:{int(task.created_at * 1e6)}:enqueued",
+            )
+            for task, new in zip(tasks, added, strict=True)
+            if new
+        )
         return added
 
     async def cancel(self, ids: Sequence[str]) -> list[bool]:

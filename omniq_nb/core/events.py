@@ -27,10 +27,10 @@ KEPT = 200_000
 log = logging.getLogger("omniq_nb.events")
 
 
-def event(type: EventType, at: float, task: Task, **more: object) -> Event:
+def event(type: EventType, at: float, task: Task, id: str | None = None, **more: object) -> Event:
     """An event of a task. Its id makes a repeated write harmless."""
     return Event(
-        id=f"{task.id}:{task.token}:{type}",
+        id=id or f"{task.id}:{task.token}:{type}",
         type=type,
         at=at,
         task_id=task.id,

@@ -352,17 +352,17 @@ class Worker:
         return msgspec.json.encode(data).decode()
 
     def _progress_event(self, report: Progress) -> Event:
-        data = msgspec.json.encode({"done": report.done, "total": report.total}).decode()
-        progress = event(
+        task = report.task
+        return event(
             EventType.PROGRESS,
             time.time(),
-            report.task,
+            task,
+            # There may be many.
+            id=f"{task.id}:{task.token}:{EventType.PROGRESS}:{secrets.token_hex(6)}",
             worker=self.info.id,
             message=report.message,
-            data=data,
+            data=msgspec.json.encode({"done": report.done, "total": report.total}).decode(),
         )
-        progress.id = f"{progress.id}:{secrets.token_hex(6)}"  # there may be many
-        return progress
 
     def _learn(self, outcomes: list[Outcome]) -> None:
         """How long tasks take lately: it decides how many are claimed ahead."""

@@ -125,6 +125,8 @@ def _needs(
         planned = connection.execute("EXPLAIN (FORMAT JSON) " + query, parameters).fetchall()
     except duckdb.Error:
         if not any(VIEWS[name].typed for name in named):
+            # The views are empty here. It fails likewise, in words about the query as it was given.
+            connection.execute(query, parameters)
             raise
         # It may use an argument's column or a number in `value`: known once the rows are read.
         return {name: VIEWS[name].names for name in named}

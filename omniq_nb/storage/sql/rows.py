@@ -48,6 +48,9 @@ STANDING = (
 )
 """Where a task stands: the columns of omniq_tasks."""
 
+NEW_STANDING = ("seq", "queue", "state", "priority", "available_at", "expires_at", "token")
+"""What is known of a new task; the other columns of omniq_tasks have defaults."""
+
 TASK = ("seq", *CALL, *STANDING)
 TASK_COLUMNS = ", ".join(["t.seq", *(f"c.{n}" for n in CALL), *(f"t.{n}" for n in STANDING)])
 """The same in SQL, where c is omniq_calls and t is omniq_tasks."""
@@ -79,11 +82,10 @@ def call_row(seq: int, task: Task) -> Row:
 
 
 def new_standing_row(seq: int, task: Task, token: int) -> Row:
-    """Make a new task a row of omniq_tasks: `seq`, then `STANDING`."""
+    """Make a new task a row of omniq_tasks: the columns of `NEW_STANDING`."""
     # It is blocked until what it depends on has been looked at.
     state = "blocked" if task.depends_on else "queued"
-    head = (seq, task.queue, state, task.priority, task.available_at, task.expires_at)
-    return (*head, 0, token, 0, None, None, None, None)
+    return (seq, task.queue, state, task.priority, task.available_at, task.expires_at, token)
 
 
 def task_of(row: Row) -> Task:

@@ -20,7 +20,7 @@ from omniq_nb.models.task import Claim, Settle, State, Task
 from omniq_nb.storage.sql.database import Row, Transaction
 from omniq_nb.storage.sql.rows import (
     CALL,
-    STANDING,
+    NEW_STANDING,
     STATES,
     TASK_COLUMNS,
     call_row,
@@ -35,7 +35,7 @@ INSERT_CALLS = f"""
     INSERT INTO omniq_calls (seq, {columns(CALL)}, call) VALUES {{rows}}
     ON CONFLICT (id) DO NOTHING
 """
-INSERT_TASKS = f"INSERT INTO omniq_tasks (seq, {columns(STANDING)}) VALUES {{rows}}"
+INSERT_TASKS = f"INSERT INTO omniq_tasks ({columns(NEW_STANDING)}) VALUES {{rows}}"
 INSERTED = "SELECT seq FROM omniq_calls WHERE seq >= ?"
 DELETE_CALLS = "DELETE FROM omniq_calls WHERE seq IN (VALUES {rows})"
 DELETE_TASKS = "DELETE FROM omniq_tasks WHERE seq IN (VALUES {rows})"
