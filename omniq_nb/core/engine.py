@@ -105,6 +105,7 @@ class Engine:
 
     async def cancel(self, ids: Sequence[str]) -> list[bool]:
         """Cancel tasks, queued or running. False: unknown, or over already."""
+        since = self.outcomes.now()
         before = await self.stores.task_queue.get(ids)
         await self.stores.task_queue.transition(ids, State.CANCELLED)
         after = await self.stores.task_queue.get(ids)
@@ -118,7 +119,7 @@ class Engine:
         if cancelled:
             for worker in self.workers:
                 worker.cancel([task.id for task in cancelled])
-            await self.report(cancelled)
+            await self.report(cancelled, since)
         ended = {task.id for task in cancelled}
         return [task_id in ended for task_id in ids]
 
@@ -137,7 +138,7 @@ class Engine:
                 self.events.emit([event(EventType.REQUEUED, now, task)])
         return queued
 
-    async def report(self, tasks: list[Task]) -> None:
+    async def report(self, tasks: list[Task], since: int) -> None:
         """Tell the world of tasks that ended without an attempt to say so.
 
         They were cancelled, they expired, or they were lost too often. Their results have the
@@ -150,7 +151,7 @@ class Engine:
                 result.expires_at = task.finished_at + task.result_ttl
             results.append(result)
         await self.stores.result_storage.put(results)
-        self.outcomes.publish(results)
+        self.outcomes.publish(results, since)
         self.events.emit(
             event(_REPORTED[task.state], task.finished_at or 0.0, task, message=task.error)
             for task in tasks

@@ -2,6 +2,10 @@
 
 A worker of this process tells at once; for tasks that run elsewhere the queue is asked, less
 often the more there is to ask about. Waiting never touches the work.
+
+A task may be queued again, and waited for again, while news of its attempt before is on the
+way. So whoever brings news says *since* when it holds (`Outcomes.now`, before the queue was
+asked or told), and it reaches only those who waited by then. For the others the queue is asked.
 """
 
 import asyncio
@@ -56,6 +60,7 @@ class Waiting:
         self.open = set(ids)
         self.results: dict[str, Result] = {}
         self.done: Future[dict[str, Result]] = Future()
+        self.number = 0  # given by `Outcomes`: who came earlier has a lower one
         self._on_result = on_result
 
     def settle(self, result: Result) -> None:
@@ -87,6 +92,7 @@ class Outcomes:
         # Reentrant: a callback of a future that resolves may wait for the next one.
         self._lock = threading.RLock()
         self._waiting: dict[str, list[Waiting]] = {}
+        self._came = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: asyncio.Task[None] | None = None
         self._poll_soon = asyncio.Event()
@@ -116,6 +122,8 @@ class Outcomes:
             waiting.done.set_result({})
             return waiting
         with self._lock:
+            self._came += 1
+            waiting.number = self._came
             for task_id in waiting.open:
                 self._waiting.setdefault(task_id, []).append(waiting)
         await self._ask(tuple(waiting.open))
@@ -133,14 +141,36 @@ class Outcomes:
                     if not group:
                         del self._waiting[task_id]
 
-    def publish(self, results: Sequence[Result]) -> None:
-        """These tasks ended, settled in the queue by exactly these results."""
+    def now(self) -> int:
+        """The moment, for `publish`: who comes to wait later has not waited by then."""
+        return self._came
+
+    def publish(self, results: Sequence[Result], since: int) -> None:
+        """These tasks ended, settled in the queue by exactly these results.
+
+        Parameters
+        ----------
+        results : sequence of Result
+            At most one for each task.
+        since : int
+            `now` before the queue was asked about these tasks, or told of their end.
+        """
         if not self._waiting:
             return
         with self._lock:
             for result in results:
-                for waiting in self._waiting.pop(result.task_id, ()):
+                for waiting in self._waited_by(since, result.task_id):
                     waiting.settle(result)
+
+    def _waited_by(self, since: int, task_id: str) -> list[Waiting]:
+        """Take out those who waited for a task by then; have the queue asked for the others."""
+        group = self._waiting.pop(task_id, [])
+        later = [waiting for waiting in group if waiting.number > since]
+        if later:
+            self._waiting[task_id] = later
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._keep_asking)
+        return [waiting for waiting in group if waiting.number <= since]
 
     def _keep_asking(self) -> None:
         if self._poller is None or self._poller.done():
@@ -166,6 +196,7 @@ class Outcomes:
 
     async def _ask(self, ids: Sequence[str]) -> None:
         """Ask the queue about these tasks and publish those that ended."""
+        since = self.now()
         tasks = await self._stores.task_queue.get(ids)
         now = time.time()
         overdue = [
@@ -182,7 +213,7 @@ class Outcomes:
             tasks = await self._stores.task_queue.get(ids)
         for task_id, task in zip(ids, tasks, strict=True):
             if task is None:
-                self._unknown(task_id)
+                self._unknown(task_id, since)
         ended = [task for task in tasks if task is not None and task.state.final]
         if ended:
             stored = await self._stores.result_storage.get([task.claim for task in ended])
@@ -190,11 +221,12 @@ class Outcomes:
                 [
                     result if result is not None else result_of(task)
                     for task, result in zip(ended, stored, strict=True)
-                ]
+                ],
+                since,
             )
 
-    def _unknown(self, task_id: str) -> None:
+    def _unknown(self, task_id: str, since: int) -> None:
         error = UnknownTask(f"no task {task_id!r} is known: it was purged, or never added")
         with self._lock:
-            for waiting in self._waiting.pop(task_id, ()):
+            for waiting in self._waited_by(since, task_id):
                 waiting.fail(error)

@@ -203,12 +203,13 @@ class Worker:
             await self._room.wait()
             return
         async with self._claiming:
+            since = self._engine.outcomes.now()
             tasks = await self._stores.task_queue.claim(self.info.queues, room, LEASE, self.info.id)
             running = [task for task in tasks if task.state is State.RUNNING]
             self._held.update((task.id, task) for task in running)
             self._executor.submit(running)
             if len(running) < len(tasks):
-                await self._engine.report([task for task in tasks if task.state.final])
+                await self._engine.report([task for task in tasks if task.state.final], since)
         if not tasks:
             await self._stores.task_queue.wait(self.info.queues, IDLE)
 
@@ -236,6 +237,7 @@ class Worker:
             settles.append(settle)
             results.append(self._result(outcome) if settle.to is not State.QUEUED else None)
         kept = [result for result in results if result is not None]
+        since = self._engine.outcomes.now()
         settled = await self._settle_surely(settles, kept)
         self._learn(outcomes)
         for outcome in outcomes:
@@ -247,7 +249,8 @@ class Worker:
                 result
                 for result, applied in zip(results, settled, strict=True)
                 if applied and result is not None
-            ]
+            ],
+            since,
         )
         self._engine.events.emit(
             chain.from_iterable(
