@@ -172,12 +172,40 @@ def _fire_times(schedule: Schedule, after: float) -> Iterator[float]:
 def _cron_times(cron: str, zone: ZoneInfo, after: float) -> Iterator[float]:
     # Whole seconds, downwards: CronSim starts at the next second.
     start = datetime.fromtimestamp(math.floor(after), UTC).astimezone(zone)
-    for moment in CronSim(cron, start):
+    for moment in _Cron(cron, start):
         # By the wall clock it may step back an hour, or name a moment of the gap twice.
         time = moment.timestamp()
         if time > after:
             after = time
             yield time
+
+
+class _Cron(CronSim):
+    """CronSim, also where clocks change by half an hour (Australia/Lord_Howe).
+
+    It goes on by many minutes of elapsed time at once, and there steps over what is wanted.
+    """
+
+    def advance_hour(self) -> bool:
+        """Go on to the beginning of the next hour that is wanted. False: this one is."""
+        if self.dt.hour in self.hours:
+            return False
+        while self.dt.hour not in self.hours:
+            self.tick(3600 - 60 * self.dt.minute - self.dt.second)
+            if self.dt.hour == 0:
+                break  # another day, which may not be wanted
+        return True
+
+    def advance_minute(self) -> bool:
+        """Go on to the next minute that is wanted. False: this one is."""
+        if self.dt.minute in self.minutes:
+            return False
+        self.dt = self.dt.replace(second=0)
+        while self.dt.minute not in self.minutes:
+            self.tick(60)
+            if self.dt.minute == 0:
+                break  # another hour, which may not be wanted
+        return True
 
 
 def _interval_times(starts_at: float, every: float, after: float) -> Iterator[float]:

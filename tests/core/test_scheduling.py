@@ -58,6 +58,24 @@ class TestCron:
         for minutes in range(0, 120, 5):
             assert utc(next_fire(rule, first + 60 * minutes)) == ["10-27 01:30"]
 
+    @pytest.mark.parametrize(
+        ("cron", "after", "expected"),
+        [
+            # 02:00 becomes 01:30, and the hour of two o'clock is whole.
+            ("* 2 * * *", "2025-04-06T00:00", ["04-05 15:30", "04-05 15:31"]),
+            ("*/20 3 * * *", "2025-04-06T01:45", ["04-05 16:30", "04-05 16:50"]),
+            # Half past one comes twice.
+            ("30 * * * *", "2025-04-06T01:00", ["04-05 14:30", "04-05 15:00"]),
+            # 02:00 becomes 02:30, and so is that of three o'clock.
+            ("* 3 * * *", "2025-10-05T00:00", ["10-04 16:00", "10-04 16:01"]),
+            ("* 3 * * *", "2025-10-05T02:45", ["10-04 16:00", "10-04 16:01"]),
+        ],
+    )
+    def test_misses_nothing_where_the_clock_changes_by_half_an_hour(self, cron, after, expected):
+        lord_howe = "Australia/Lord_Howe"
+        rule = schedule(cron=cron, timezone=lord_howe)
+        assert utc(*fire_times(rule, stamp(after, lord_howe), 2)) == expected
+
     def test_counts_fractions_of_a_second(self):
         rule = schedule(cron="* * * * *")
         assert next_fire(rule, 59.999_999_9) == 60.0
