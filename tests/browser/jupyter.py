@@ -105,6 +105,14 @@ class JupyterServer(Server):
         """Give a notebook as it was saved."""
         return nbformat.read(self.notebooks / path, as_version=4)
 
+    def kernel_state(self, path: str) -> str:
+        """Tell what the kernel of a notebook does: `idle`, `busy`...; `none`: no page has it."""
+        for session in self.ask("/api/sessions"):
+            kernel = session["kernel"]
+            if session["path"] == path and kernel["connections"]:
+                return str(kernel["execution_state"])
+        return "none"
+
     def end_kernels(self) -> None:
         """End what a test left running: each test begins with a kernel of its own."""
         for kernel in self.ask("/api/kernels"):

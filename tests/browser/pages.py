@@ -3,6 +3,7 @@
 Jupyter's own parts are found by their classes; everything of ours by roles and labels.
 """
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -56,7 +57,13 @@ class Notebook:
         return self.cells.nth(number).locator(".jp-Cell-outputArea")
 
     async def idle(self) -> None:
-        """Wait until a kernel is there and does nothing."""
+        """Wait until a kernel is there, connected to the page, and does nothing.
+
+        The page shows an idle kernel before it has one, and forgets cells that run then.
+        """
+        async with asyncio.timeout(KERNEL / 1000):
+            while self._server.kernel_state(self._path) != "idle":
+                await asyncio.sleep(0.05)
         status = self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
         await expect(status.first).to_be_attached(timeout=KERNEL)
 
@@ -98,7 +105,7 @@ class Notebook:
         await self.page.keyboard.press("Escape")
         await self.page.keyboard.press("ControlOrMeta+s")
         while path.stat().st_mtime_ns == before:
-            await self.page.wait_for_timeout(50)
+            await asyncio.sleep(0.05)
 
 
 async def open_dashboard(page: Page, server: JupyterServer, path: str) -> None:
