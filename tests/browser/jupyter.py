@@ -101,10 +101,6 @@ class JupyterServer(Server):
         nbformat.write(notebook, path)
         return f"{name}.ipynb"
 
-    def saved(self, path: str) -> Any:
-        """Give a notebook as it was saved."""
-        return nbformat.read(self.notebooks / path, as_version=4)
-
     def kernel_state(self, path: str) -> str:
         """Tell what the kernel of a notebook does: `idle`, `busy`...; `none`: no page has it."""
         for session in self.ask("/api/sessions"):

@@ -98,15 +98,6 @@ class Notebook:
         await self.page.get_by_role("button", name="Confirm Kernel Restart").click()
         await self.idle()
 
-    async def save(self) -> None:
-        """Save it and wait until it is saved."""
-        path = self._server.notebooks / self._path
-        before = path.stat().st_mtime_ns
-        await self.page.keyboard.press("Escape")
-        await self.page.keyboard.press("ControlOrMeta+s")
-        while path.stat().st_mtime_ns == before:
-            await asyncio.sleep(0.05)
-
 
 async def open_dashboard(page: Page, server: JupyterServer, path: str) -> None:
     """Open a notebook in Voila, which has run it when the page is there."""
