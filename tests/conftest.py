@@ -15,6 +15,7 @@ hypothesis.settings.load_profile("omniq_nb")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "heavy: takes seconds; once for each family is enough")
+    config.addinivalue_line("markers", "browser: opens notebooks in Chromium")
 
 
 @pytest.fixture(autouse=True)

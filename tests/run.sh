@@ -1,8 +1,20 @@
 #!/usr/bin/env bash
 # Installs what the tests need into .venv (made here unless one is active) and runs all checks:
-# lint, types, layers, unit tests, notebooks. `bash tests/run.sh -k name` passes words to pytest.
+# lint, types, layers, unit tests, notebooks, browser suite, documentation site.
+# `bash tests/run.sh -k name` passes words to pytest; `-m "not browser"` needs no Chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+if [[ "$*" != *"not browser"* ]] && ! command -v chromium >/dev/null; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo 'The browser suite needs Chromium as `chromium` on the PATH: install it, or run the' >&2
+        echo 'other tests with: bash tests/run.sh -m "not browser"' >&2
+        exit 1
+    fi
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        chromium fonts-dejavu-core >/dev/null
+fi
 
 if [ -z "${VIRTUAL_ENV:-}" ]; then
     [ -d .venv ] || "${PYTHON:-python3}" -m venv .venv
@@ -17,4 +29,8 @@ if [ "$#" -eq 0 ]; then
     mypy
     lint-imports
 fi
-python -m pytest -n "${PYTEST_WORKERS:-2}" --dist worksteal "$@"
+# loadgroup keeps the browser suite, with its server and its browser, in one process.
+python -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadgroup "$@"
+if [ "$#" -eq 0 ]; then
+    NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet --strict
+fi
