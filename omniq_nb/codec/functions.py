@@ -98,7 +98,8 @@ def _by_value(function: Function) -> bytes:
     if type(function) is not FunctionType:
         return dump(function, "the function")
     known = _packed.get(function)
-    names = _names(function.__code__) if known is None else known.names
+    code = function.__code__
+    names = known.names if known is not None and known.parts[0] is code else _names(code)
     parts = _constant_parts(function, names)
     # A module that was imported since may be one that the function needs.
     modules = len(sys.modules)
@@ -111,8 +112,6 @@ def _by_value(function: Function) -> bytes:
     ):
         return known.data
     data = dump(function, "the function")
-    names = _names(function.__code__)
-    parts = _constant_parts(function, names)
     if parts is not None:
         _packed[function] = _Packed(names, parts, modules, data)
     return data

@@ -161,15 +161,16 @@ class Outcomes:
             for result in results:
                 for waiting in self._waited_by(since, result.task_id):
                     waiting.settle(result)
+            later = any(result.task_id in self._waiting for result in results)
+        if later and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._keep_asking)
 
     def _waited_by(self, since: int, task_id: str) -> list[Waiting]:
-        """Take out those who waited for a task by then; have the queue asked for the others."""
+        """Take out those who waited for a task by then; those who came later stay."""
         group = self._waiting.pop(task_id, [])
         later = [waiting for waiting in group if waiting.number > since]
         if later:
             self._waiting[task_id] = later
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._keep_asking)
         return [waiting for waiting in group if waiting.number <= since]
 
     def _keep_asking(self) -> None:

@@ -74,7 +74,7 @@ async def scanned(oq: OmniQ) -> pa.Table:
     source = "select * from tail"
     if files:
         source += f" union all by name select * from read_parquet({files!r}, union_by_name=true)"
-    return con.execute(f'from ({source}) order by "at"').to_arrow_table()
+    return con.sql(f'from ({source}) order by "at"').to_arrow_table()
 
 
 if __name__ == "__main__":

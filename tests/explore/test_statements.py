@@ -151,6 +151,7 @@ async def test_errors_are_in_duckdb_s_words_with_the_place(explorer: Explorer) -
     assert "tpye" in str(wrong.value)
     assert '"type"' in str(wrong.value)
     assert "LINE 1" in str(wrong.value)
+    assert "EXPLAIN" not in str(wrong.value)
     assert wrong.value.__cause__ is None
     with pytest.raises(QueryError, match="syntax error"):
         await explorer.sql("selekt 1")

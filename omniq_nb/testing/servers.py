@@ -1,4 +1,4 @@
-"""A server process: started, awaited, stopped, killed, started again on the same port and data."""
+"""A real server for tests: on a free loopback port, with data of its own, gone with its user."""
 
 import contextlib
 import ctypes
@@ -10,7 +10,6 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 STARTING = 60.0
@@ -76,12 +75,7 @@ class Server(ABC):
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -119,11 +113,6 @@ class Server(ABC):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
-
-    def restart(self) -> None:
-        """Kill it and start it again."""
-        self.kill()
-        self.start()
 
     def log(self) -> str:
         """Give what it said so far."""
