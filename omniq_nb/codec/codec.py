@@ -82,8 +82,10 @@ class Codec:
         NotSerializable
             An argument cannot travel; the message says which.
         """
-        parts = _named_arguments(args, kwargs)
-        codec, body = self._body([list(args), kwargs], "msgpack", "the arguments", parts)
+        codec, body = _MSGPACK, plain.pack_atoms(args, kwargs)
+        if body is None:
+            parts = _named_arguments(args, kwargs)
+            codec, body = self._body([list(args), kwargs], "msgpack", "the arguments", parts)
         return self._signed(_CALL, _call_encoder.encode((packed, codec, body)), context)
 
     def decode_call(
@@ -212,9 +214,9 @@ class Codec:
 
     def _signature(self, head: bytes | memoryview, body: bytes | memoryview, context: str) -> bytes:
         words = context.encode(errors="surrogatepass")
-        signed = b"".join((head, len(words).to_bytes(4, "big"), words, body))
         mac = self._keyed.copy()
-        mac.update(signed)
+        mac.update(b"".join((head, len(words).to_bytes(4, "big"), words)))
+        mac.update(body)
         return mac.digest()
 
 

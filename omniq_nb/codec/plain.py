@@ -53,6 +53,19 @@ def pack(value: object) -> bytes:
         raise NotPlain(str(error)) from None
 
 
+def pack_atoms(args: tuple[object, ...], kwargs: dict[str, object]) -> bytes | None:
+    """What ``pack([list(args), kwargs])`` gives, in one step; None if that takes more.
+
+    Most calls are of numbers and strings, and a batch has many calls.
+    """
+    if _ATOMS.issuperset(map(type, args)) and _ATOMS.issuperset(map(type, kwargs.values())):
+        try:
+            return _encoder.encode((args, kwargs))
+        except (OverflowError, UnicodeEncodeError):
+            pass
+    return None
+
+
 def unpack(data: bytes | memoryview) -> object:
     """The value that `pack` was given."""
     return _decoder.decode(data)

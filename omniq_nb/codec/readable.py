@@ -1,6 +1,5 @@
 """Values and arguments as JSON: for tables, queries and people. Never to rebuild them from."""
 
-import contextlib
 import inspect
 import math
 import sys
@@ -71,8 +70,11 @@ def arguments_json(
     named = _named(function, args, kwargs)
     if _ATOMS.issuperset(map(type, named.values())):
         # The common case in one step: `to_json` would come to the same.
-        with contextlib.suppress(UnicodeEncodeError, OverflowError):
+        try:
             text = _encoder.encode(named)
+        except (UnicodeEncodeError, OverflowError):
+            pass
+        else:
             if len(text) <= ARGUMENTS_LIMIT:
                 return text.decode()
     parts = {name: to_json(value, ARGUMENTS_LIMIT) for name, value in named.items()}
@@ -110,9 +112,9 @@ _signatures: "WeakKeyDictionary[object, inspect.Signature | None]" = WeakKeyDict
 
 def _named(
     function: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]
-) -> dict[str, object]:
+) -> Mapping[str, object]:
     if not args:
-        return dict(kwargs)
+        return kwargs
     if isinstance(function, FunctionType):
         code = function.__code__
         if len(args) <= code.co_argcount:

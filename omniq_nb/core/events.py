@@ -27,7 +27,16 @@ KEPT = 200_000
 log = logging.getLogger("omniq_nb.events")
 
 
-def event(type: EventType, at: float, task: Task, id: str | None = None, **more: object) -> Event:
+def event(
+    type: EventType,
+    at: float,
+    task: Task,
+    id: str | None = None,
+    worker: str | None = None,
+    started_at: float | None = None,
+    message: str | None = None,
+    data: str | None = None,
+) -> Event:
     """An event of a task. Its id makes a repeated write harmless."""
     return Event(
         id=id or f"{task.id}:{task.token}:{type}",
@@ -38,7 +47,10 @@ def event(type: EventType, at: float, task: Task, id: str | None = None, **more:
         queue=task.queue,
         batch=task.batch,
         attempt=task.attempt,
-        **more,  # type: ignore[arg-type]
+        worker=worker,
+        started_at=started_at,
+        message=message,
+        data=data,
     )
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -150,6 +151,44 @@ async def test_concurrent_callers_share_entries(
     added = await asyncio.gather(*(queue.add([task(str(number))]) for number in range(40)))
     assert added == [[True]] * 40
     assert len(files(tmp_path, "log")) < 20
+
+
+async def test_a_worker_begins_while_the_names_of_entries_are_still_being_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Journals(str(tmp_path), fsync=True).task_queue()
+    await queue.open()
+    syncing, may_end = threading.Event(), threading.Event()
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            syncing.set()
+            assert may_end.wait(60)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    adding = asyncio.create_task(queue.add([task("a")]))
+    await asyncio.to_thread(syncing.wait, 60)
+    assert [each.id for each in await queue.claim(["default"], 1, LONG, "w")] == ["a"]
+    assert not adding.done()  # it is not yet safe, and nobody is told so
+    may_end.set()
+    assert await adding == [True]
+
+
+async def test_whoever_adds_is_told_of_a_disk_that_fails_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Journals(str(tmp_path), fsync=True).task_queue()
+    await queue.open()
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(StoreError, match="Input/output error"):
+            await queue.add([task("a")])
+    assert await queue.add([task("b")]) == [True]
 
 
 def test_the_disk_does_not_fill_up_while_tasks_come_and_go(
@@ -555,6 +594,8 @@ class RemoteLog(StoredLog):
         won = self.entries.setdefault(number, seal(entry)) == seal(entry)
         await asyncio.sleep(0.001)
         return self.lies.pop()() if self.lies else won
+
+    async def confirm(self) -> None: ...
 
     async def load(self) -> tuple[int, Entry | None]:
         return 0, None

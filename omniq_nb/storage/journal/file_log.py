@@ -12,7 +12,7 @@ fails if that name exists. So nobody ever sees half an entry, and a draft that l
 needs only another link under the next number, not another write.
 
 **Power cuts.** Before a durable entry is linked, its own bytes and those of all entries that
-came before it are on the disk; before it is acknowledged, so are their names. Other entries
+came before it are on the disk; before it is acknowledged (`confirm`), so are their names. Others
 (claims, heartbeats) are not synced by themselves. What a power cut can tear or lose is
 therefore the end of the log, and nothing in it was acknowledged as a fact; such entries count
 as empty. Without `fsync` the same holds for a crash of a process, but not for a power cut.
@@ -129,8 +129,6 @@ class FileLog(StoredLog):
         if not self._link_draft(entry, self._entry_path(number)):
             return False
         self._draft = None
-        if sync:
-            self._sync_folder(self._entries)
         if not self._vouched(number):
             # Linked where an entry had been deleted. Nobody counts it; see "Trimming".
             Path(self._entry_path(number)).unlink(missing_ok=True)
@@ -138,6 +136,10 @@ class FileLog(StoredLog):
         if not sync:
             self._note(number, entry)
         return True
+
+    async def confirm(self) -> None:
+        """Sync the folder, for the entries' names."""
+        self._sync_folder(self._entries)
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -142,8 +142,15 @@ class StoredLog(Log):
     """A log that outlives the process: with checkpoints, and with blobs beside it.
 
     A log that is not stored has one replica, whose state is the only truth.
-    The methods about blobs are safe without the replica's lock.
+    The methods about blobs and `confirm` are safe without the replica's lock.
     """
+
+    @abstractmethod
+    async def confirm(self) -> None:
+        """Return when the durable entries that were appended before this call are safe.
+
+        From then on they survive a power cut. Whoever appends one may do all of that at once.
+        """
 
     @abstractmethod
     async def load(self) -> tuple[int, Entry | None]:

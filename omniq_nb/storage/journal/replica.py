@@ -6,7 +6,9 @@ applied, by the same fold in every process, so nothing has to be decided again.
 
 **Group commit.** Callers queue their commands, then ask for the replica's lock. Whoever gets it
 publishes all that is queued as one entry; the others find their outcome ready. Under load one
-sync so serves many callers.
+sync so serves many callers. What it still takes until an entry survives a power cut
+(`StoredLog.confirm`) is done after the lock was released: nobody is told that a fact is safe
+before it is, but a worker of this process may already begin with it.
 
 **Doubt.** A write may succeed and yet look like a failure (a time-out, an interrupt). So a
 batch stays the current one until its entry, recognised by its id, was applied or the log gave a
@@ -158,6 +160,8 @@ class Replica(Generic[F]):
         self._batch: _Batch | None = None
         self._nonce = secrets.token_bytes(8)
         self._written = 0
+        self._confirming = threading.Lock()
+        self._confirmed = 0  # all entries before this number are safe
         if self.stored:
             self._fold = None  # the fork may have come in the middle of an entry
 
@@ -211,11 +215,12 @@ class Replica(Generic[F]):
         # Queued before the lock is sought: whoever holds it now may take this command along.
         self._waiting.append(request)
 
-        async def job() -> None:
+        async def job() -> int:
             while not request.done:
                 await self._publish_waiting()
+            return self._next
 
-        await self._turn(job, slow)
+        await self._turn(job, slow, then=self._confirm if durable and self.stored else None)
         if self._checkpoint_is_due():
             await self._checkpoint()
         if isinstance(request.error, OSError):
@@ -268,9 +273,16 @@ class Replica(Generic[F]):
     # ---------------------------------------------------------------- one at a time
 
     async def _turn(
-        self, job: Callable[[], Coroutine[None, None, T]], slow: bool, opening: bool = False
+        self,
+        job: Callable[[], Coroutine[None, None, T]],
+        slow: bool,
+        opening: bool = False,
+        then: Callable[[T], Coroutine[None, None, None]] | None = None,
     ) -> T:
-        """Run `job` while nobody else of this process touches the log or the state."""
+        """Run `job` while nobody else of this process touches the log or the state.
+
+        What it gave is passed to `then`, which others need not wait for.
+        """
         self._check_process()
 
         async def checked() -> T:
@@ -281,20 +293,33 @@ class Replica(Generic[F]):
 
         if not self.log.immediate:
             async with self._async_lock:
-                return await checked()
-        if not _on_loop():
+                answer = await checked()
+        elif not _on_loop():
             with self._lock:
-                return finish(checked())
-        if not slow and await self._size_of_next() <= BIG and self._lock.acquire(blocking=False):
+                answer = finish(checked())
+        elif not slow and await self._size_of_next() <= BIG and self._lock.acquire(blocking=False):
             try:
-                return finish(checked())
+                answer = finish(checked())
             finally:
                 self._lock.release()
-        return await asyncio.to_thread(self._locked, checked)
+        else:  # the same, where there is no loop to hold up
+            return await asyncio.to_thread(lambda: finish(self._turn(job, slow, opening, then)))
+        if then is not None:
+            await then(answer)
+        return answer
 
-    def _locked(self, job: Callable[[], Coroutine[None, None, T]]) -> T:
-        with self._lock:
-            return finish(job())
+    async def _confirm(self, end: int) -> None:
+        """Make all entries before that number safe, in one go with those of other threads."""
+        assert self.stored
+        if not self.log.immediate:
+            await self.stored.confirm()
+            return
+        with self._confirming:
+            if self._confirmed < end:
+                linked = self._next
+                with _store_errors():
+                    await self.stored.confirm()
+                self._confirmed = linked
 
     async def _size_of_next(self) -> int:
         """How many bytes another process wrote next, as a hint; 0: none."""

@@ -15,21 +15,20 @@ from omniq_nb.models.result import Result
 from omniq_nb.models.task import Retry, State, Task
 from omniq_nb.storage.sql.database import Row
 
-CALL = (
+_PLAIN = (
     "id",
     "name",
     "batch",
     "position",
     "arguments",
-    "tags",
     "metadata",
     "created_at",
     "timeout",
     "result_ttl",
-    "retry",
-    "depends_on",
     "schedule",
 )
+
+CALL = (*_PLAIN, "tags", "retry", "depends_on")
 """What was asked for, but for `call` itself: the columns of omniq_calls."""
 
 STANDING = (
@@ -60,10 +59,9 @@ EVENT = Event.__struct_fields__
 
 STATES = {state.value: state for state in State}
 
-_call_values = attrgetter(*CALL)
+_plain_values = attrgetter(*_PLAIN)
 _result_values = attrgetter(*RESULT)
 _event_values = attrgetter(*EVENT)
-_TAGS, _RETRY, _DEPENDS_ON = CALL.index("tags"), CALL.index("retry"), CALL.index("depends_on")
 _RESULT_STATE, _EVENT_TYPE = RESULT.index("state"), EVENT.index("type")
 
 
@@ -74,11 +72,8 @@ def columns(names: Sequence[str], prefix: str = "") -> str:
 
 def call_row(seq: int, task: Task) -> Row:
     """Make a new task a row of omniq_calls: `seq`, then `CALL`, then `call`."""
-    values = list(_call_values(task))
-    values[_TAGS] = _json(task.tags)
-    values[_RETRY] = _json(task.retry)
-    values[_DEPENDS_ON] = _json(task.depends_on)
-    return (seq, *values, task.call)
+    lists = (_json(task.tags), _json(task.retry), _json(task.depends_on))
+    return (seq, *_plain_values(task), *lists, task.call)
 
 
 def new_standing_row(seq: int, task: Task, token: int) -> Row:

@@ -172,6 +172,9 @@ def _parts(tasks: Sequence[Task], revive: bool) -> Iterator[Sequence[Task]]:
     if revive and any(task.depends_on for task in tasks):
         yield from ([task] for task in tasks)
         return
+    if len({task.id for task in tasks}) == len(tasks):
+        yield tasks
+        return
     start, seen = 0, set[str]()
     for end, task in enumerate(tasks):
         if task.id in seen:
