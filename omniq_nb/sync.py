@@ -51,6 +51,7 @@ class _Caller:
     def __init__(self, engine: Engine, loop: LoopThread) -> None:
         self.engine = engine
         self.loop = loop
+        self.closed = False
 
     def stores(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """A coroutine that only talks to stores: right here, if the stores allow it."""
@@ -435,7 +436,7 @@ class OmniQ:
         self.results = Table(self._caller, self._async.results)
         self.events = Table(self._caller, self._async.events)
         # Also when nobody closes it: what runs is given back, and what is pending is written.
-        self._finalizer = weakref.finalize(self, _close_forgotten, self._caller.loop, self._async)
+        self._finalizer = weakref.finalize(self, _close_forgotten, self._caller, self._async)
         self._finalizer.atexit = False
         _open.add(self)
 
@@ -450,6 +451,7 @@ class OmniQ:
             Seconds that running tasks have; what is not done then is given back to the queue.
         """
         if self._finalizer.detach() is not None:
+            self._caller.closed = True
             self._caller.loop.call(self._async.close(timeout))
 
     def __enter__(self) -> Self:
@@ -692,10 +694,11 @@ def _plain(tasks: Sequence[str | Task | Handle[object]]) -> list[str]:
     return [task if isinstance(task, str) else task.id for task in tasks]
 
 
-def _close_forgotten(loop: LoopThread, client: AsyncOmniQ) -> None:
+def _close_forgotten(caller: _Caller, client: AsyncOmniQ) -> None:
     """Close a client that was dropped, without making anybody wait for it."""
-    if not loop.loop.is_closed():
-        asyncio.run_coroutine_threadsafe(client.close(timeout=0), loop.loop)
+    caller.closed = True
+    if not caller.loop.loop.is_closed():
+        asyncio.run_coroutine_threadsafe(client.close(timeout=0), caller.loop.loop)
 
 
 _open: "weakref.WeakSet[OmniQ]" = weakref.WeakSet()
