@@ -6,12 +6,15 @@ running event loop and in a notebook cell, because the engine has its own loop t
 """
 
 import asyncio
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime, timedelta
+from importlib import import_module
+from math import inf
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, cast, overload
@@ -30,8 +33,11 @@ from omniq_nb.core.handle import (
     wait_timeout,
 )
 from omniq_nb.core.options import Options, TaskOptions
+from omniq_nb.core.outcomes import Waiting
 from omniq_nb.core.schedules import AsyncSchedules
 from omniq_nb.core.workers import STOP_TIMEOUT, AsyncWorkers
+from omniq_nb.display import Shown, settled
+from omniq_nb.display import waiting as shown_waiting
 from omniq_nb.errors import NotSerializable
 from omniq_nb.models.result import Result
 from omniq_nb.models.schedule import Schedule
@@ -40,6 +46,12 @@ from omniq_nb.portal import LoopThread, drive
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SHOW_AFTER = 1.0
+"""Seconds of waiting after which it is shown how far the tasks are."""
+
+SHOW_EVERY = 0.1
+"""Seconds between two changes of what is shown."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -58,20 +70,54 @@ class _Caller:
         __tracebackhide__ = True
         return drive(coroutine) if self.engine.immediate else self.loop.call(coroutine)
 
-    def ended(self, ids: Sequence[str], timeout: float | None, what: str) -> list[Result]:
-        """Wait until these tasks are over."""
+    def ended(
+        self, ids: Sequence[str], timeout: float | None, what: str, name: str | None = None
+    ) -> list[Result]:
+        """Wait until these tasks are over; with a `name`, show how far they are."""
         __tracebackhide__ = True
         waiting = self.stores(self.engine.outcomes.wait(ids))
+        first = timeout if name is None else min(SHOW_AFTER, inf if timeout is None else timeout)
         try:
-            results = waiting.done.result(timeout)
+            try:
+                results = waiting.done.result(first)
+            except FutureTimeout:
+                if name is None or first == timeout:
+                    raise
+                left = None if timeout is None else timeout - SHOW_AFTER
+                results = self._shown(waiting, ids, left, name)
         except FutureTimeout:
             raise wait_timeout(what, timeout) from None
+        except KeyboardInterrupt:
+            left_alone = f"{len(waiting.open)} of {len(ids)} tasks go on" if name else "it goes on"
+            sys.stderr.write(f"\nOnly the waiting was stopped: {left_alone}.\n")
+            raise
         finally:
             self.engine.outcomes.forget(waiting)
+        if name is not None:
+            settled(self)
         return [results[task_id] for task_id in ids]
 
+    def _shown(
+        self, waiting: Waiting, ids: Sequence[str], timeout: float | None, name: str
+    ) -> dict[str, Result]:
+        """Go on waiting, and show it."""
+        __tracebackhide__ = True
+        deadline = inf if timeout is None else time.monotonic() + timeout
+        with shown_waiting(self, ids, name) as tell:
+            while True:
+                left = deadline - time.monotonic()
+                try:
+                    results = waiting.done.result(min(SHOW_EVERY, max(0.0, left)))
+                except FutureTimeout:
+                    if left <= 0:
+                        raise
+                    tell(len(ids) - len(waiting.open))
+                else:
+                    tell(len(ids))
+                    return results
 
-class Handle(Generic[T_co]):
+
+class Handle(Shown, Generic[T_co]):
     """One submitted task. See `omniq_nb.core.handle.AsyncHandle`, its awaitable twin.
 
     In an event loop, ``await handle`` gives its value too.
@@ -139,7 +185,7 @@ class Handle(Generic[T_co]):
         return f"<Handle {self.id}>"
 
 
-class Batch(Generic[T_co]):
+class Batch(Shown, Generic[T_co]):
     """Many tasks of one function. See `omniq_nb.core.handle.AsyncBatch`, its awaitable twin."""
 
     def __init__(self, caller: _Caller, twin: AsyncBatch[T_co]) -> None:
@@ -185,7 +231,7 @@ class Batch(Generic[T_co]):
         """Wait until all are over. What they came to, in the order submitted."""
         __tracebackhide__ = True
         what = f"batch {self.name!r} ({len(self.ids)} tasks) is"
-        return self._caller.ended(self.ids, timeout, what)
+        return self._caller.ended(self.ids, timeout, what, self.name)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Handle[T_co]]:
         """The handles, each as soon as its task is over."""
@@ -233,7 +279,7 @@ class TaskFunction(DecoratedFunction[P, R]):
         return TaskFunction(self._client, self.__omniq_function__, changed)  # type: ignore[arg-type]
 
 
-class Workers:
+class Workers(Shown):
     """``oq.workers``. See `omniq_nb.core.workers.AsyncWorkers`, its awaitable twin."""
 
     def __init__(self, caller: _Caller, twin: AsyncWorkers) -> None:
@@ -402,7 +448,7 @@ class Table:
         )
 
 
-class OmniQ:
+class OmniQ(Shown):
     """Submit functions, run them on workers, look at what came of them.
 
     Parameters
@@ -686,7 +732,8 @@ def gather(*handles: Handle[T], timeout: float | None = None) -> list[T]:
     if not handles:
         return []
     caller = handles[0]._caller
-    results = caller.ended([h.id for h in handles], timeout, f"{len(handles)} tasks are")
+    many = f"{len(handles)} tasks"
+    results = caller.ended([handle.id for handle in handles], timeout, f"{many} are", many)
     return [cast(T, value_of(caller.engine, result)) for result in results]
 
 
@@ -710,5 +757,7 @@ def _close_all() -> None:
 
 
 # Ordinary atexit functions run when thread pools have already been shut down, and closing
-# needs threads. This hook, which concurrent.futures uses for the pools, runs before them.
+# needs threads. These hooks, which concurrent.futures uses for the pools, run before them, the
+# last one registered first: so the pools' own must be there already.
+import_module("concurrent.futures.thread")
 threading._register_atexit(_close_all)  # type: ignore[attr-defined]

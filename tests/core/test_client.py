@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import subprocess
 import sys
 import threading
 import time
@@ -425,3 +426,16 @@ def test_the_example_of_the_documentation_runs_verbatim(oq):
     fit.map(lr=[0.1, 0.2], depth=[2, 4, 8], name="sweep-1").wait(timeout=30)
     frame = oq.sql("select depth, avg(value) from results where batch = 'sweep-1' group by 1")
     assert sorted(frame["depth"]) == [2, 4, 8]
+
+
+def test_a_script_that_never_closes_its_client_ends_without_a_word(tmp_path):
+    script = (
+        "from omniq_nb import OmniQ\n"
+        f"oq = OmniQ('sqlite:///{tmp_path / 'omniq.db'}')\n"
+        "oq.workers.start(2)\n"
+        "print(oq.submit(abs, -1).result())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
