@@ -32,6 +32,7 @@ from omniq_nb.config.sources import (
     write_yaml,
 )
 from omniq_nb.config.urls import EXAMPLES, masked, parse_url, scheme_type
+from omniq_nb.display import Shown
 from omniq_nb.errors import ConfigError
 
 COMPONENTS = ("task_queue", "result_storage", "event_storage", "schedule_storage")
@@ -61,7 +62,7 @@ class Resolved(NamedTuple):
 Given = StorageBackendConfig | Mapping[str, Any] | str | os.PathLike[str]
 
 
-class OmniQConfig:
+class OmniQConfig(Shown):
     """The configuration of one client: four backends, and the settings of the library.
 
     It never changes. Settings are attributes too: ``config.retry_attempts``.

@@ -8,6 +8,7 @@ Not here: what the views ask (`omniq_nb.notebook.gauges`) and how they look.
 """
 
 import asyncio
+import contextvars
 import logging
 import threading
 import time
@@ -18,13 +19,12 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from omniq_nb.errors import OmniQError, StoreClosed
+from omniq_nb.sync import Batch, Handle, OmniQ, Workers, _Caller
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
 
-    from omniq_nb.sync import Batch, Handle, OmniQ, Workers, _Caller
-
-    Source = OmniQ | Batch[object] | Handle[object] | Workers
+Source = OmniQ | Batch[Any] | Handle[Any] | Workers | _Caller
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -145,7 +145,7 @@ class Watch(Generic[T]):
 class Ticker:
     """Looks after all open views of one client. Lives on the client's loop."""
 
-    def __init__(self, caller: "_Caller") -> None:
+    def __init__(self, caller: _Caller) -> None:
         self._caller = weakref.ref(caller)
         self._watches: set[Watch[object]] = set()
         self._looks: set[asyncio.Task[None]] = set()
@@ -216,7 +216,7 @@ _making = threading.Lock()
 
 
 def watch(
-    source: "Source",
+    source: Source,
     gather: Callable[[], Awaitable[T]],
     show: Callable[[T], None],
     every: float = EVERY,
@@ -251,32 +251,36 @@ def watch(
         To stop it earlier.
     """
     made: Watch[T] = Watch(gather, show, every, trouble, widget)
-    caller = source._caller
-    caller.loop.loop.call_soon_threadsafe(_add, caller, made)
+    caller = _caller(source)
+    # Not in the context of the cell that opens the view: what is sent later belongs to whichever
+    # cell runs then. nbclient, which saves notebooks, ignores messages of any other cell.
+    loop = caller.loop.loop
+    loop.call_soon_threadsafe(_add, caller, made, context=contextvars.Context())
     return made
 
 
-def _add(caller: "_Caller", made: Watch[Any]) -> None:
+def _add(caller: _Caller, made: Watch[Any]) -> None:
     _ticker(caller).add(made)
 
 
-def _ticker(caller: "_Caller") -> Ticker:
+def _ticker(caller: _Caller) -> Ticker:
     with _making:
         if caller not in _tickers:
             _tickers[caller] = Ticker(caller)
         return _tickers[caller]
 
 
-def refresh(caller: "_Caller", timeout: float = 1.0) -> None:
+def refresh(source: Source, timeout: float = 1.0) -> None:
     """Bring all open views of a client up to date, and wait for it, but not long.
 
     Parameters
     ----------
-    caller : _Caller
-        The client's inside.
+    source : OmniQ, Batch, Handle or Workers
+        Whose views.
     timeout : float
         Seconds to wait at the longest.
     """
+    caller = _caller(source)
     if caller not in _tickers or caller.closed:
         return
     looking = asyncio.run_coroutine_threadsafe(_tickers[caller].refresh(), caller.loop.loop)
@@ -286,10 +290,14 @@ def refresh(caller: "_Caller", timeout: float = 1.0) -> None:
         log.debug("views are still being brought up to date")
 
 
-def open_views(source: "Source") -> int:
+def open_views(source: Source) -> int:
     """How many views of this client are open."""
-    ticker = _tickers.get(source._caller)
+    ticker = _tickers.get(_caller(source))
     return 0 if ticker is None else ticker.open
+
+
+def _caller(source: Source) -> _Caller:
+    return source if isinstance(source, _Caller) else source._caller
 
 
 def _weakly(function: Callable[[A], B] | Callable[[], B]) -> Callable[[], Callable[..., B] | None]:
