@@ -23,6 +23,9 @@ from omniq_nb.notebook.gauges import (
 )
 from omniq_nb.notebook.theme import STYLE
 
+_HEALTH = {"running": State.RUNNING, "silent": State.CANCELLED, "lost": State.FAILED}
+"""The colour that goes with what a worker's heartbeat tells."""
+
 BAR = 30
 """Characters of a bar in plain text."""
 
@@ -204,7 +207,7 @@ def _workers(gauge: WorkersGauge) -> str:
         return "<p>No worker was ever started: <code>oq.workers.start(2)</code></p>"
     rows = [
         [
-            _badge(State.RUNNING if cell == "running" else State.QUEUED, cell)
+            _badge(_HEALTH.get(cell.partition(" ")[0], State.QUEUED), cell)
             if head == "state"
             else escape(cell)
             for head, cell in zip(WORKERS_HEAD, _worker(worker), strict=True)
@@ -332,7 +335,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence
         for row in rows
     )
     table = f"<table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>"
-    return f'<div class="wide">{table}</div>'
+    # A narrow page scrolls it, also by keyboard.
+    return f'<div class="wide" role="group" aria-label="{head[0]}" tabindex="0">{table}</div>'
 
 
 def _hint(unserved: Sequence[str]) -> str:

@@ -155,7 +155,7 @@ class Ticker:
     @property
     def open(self) -> int:
         """How many views are open."""
-        return sum(watch.wanted for watch in self._watches)
+        return sum(watch.wanted for watch in list(self._watches))
 
     def add(self, watch: Watch[object]) -> None:
         """Look after this one, too. On the loop."""
@@ -292,8 +292,9 @@ def refresh(source: Source, timeout: float = 1.0) -> None:
 
 def open_views(source: Source) -> int:
     """How many views of this client are open."""
-    ticker = _tickers.get(_caller(source))
-    return 0 if ticker is None else ticker.open
+    caller = _caller(source)
+    ticker = _tickers.get(caller)
+    return 0 if ticker is None or caller.closed else ticker.open
 
 
 def _caller(source: Source) -> _Caller:

@@ -54,9 +54,10 @@ _RULES = {
         "border:0;border-bottom:1px solid color-mix(in srgb,currentColor 20%,transparent)"
     ),
     " td": (
-        "max-width:26rem;padding:3px 16px 3px 0;text-align:left;vertical-align:top;border:0;"
-        "overflow-wrap:anywhere"
+        "padding:3px 16px 3px 0;text-align:left;vertical-align:top;border:0;"
+        "overflow-wrap:break-word"
     ),
+    " td:last-child": "min-width:9rem;overflow-wrap:anywhere",
     " .number": "text-align:right",
     " code,X pre": (
         "font-family:var(--jp-code-font-family,ui-monospace,monospace);font-size:.95em;"
