@@ -108,9 +108,9 @@ def _pace(gauge: BatchGauge) -> list[str]:
     if gauge.rate is not None and gauge.ended:
         parts.append(f"{_rate(gauge.rate)} tasks/s")
     if gauge.left is not None:
-        parts.append(f"about {span(gauge.left)} left")
+        parts.append(f"about {_so_far(gauge.left)} left")
     if gauge.elapsed is not None:
-        parts.append(span(gauge.elapsed) + ("" if gauge.over else " so far"))
+        parts.append(span(gauge.elapsed) if gauge.over else f"{_so_far(gauge.elapsed)} so far")
     return parts
 
 
@@ -128,7 +128,7 @@ def _error_lines(gauge: BatchGauge) -> list[str]:
 def _(gauge: HandleGauge) -> str:
     task = gauge.task
     if task is None:
-        return _top(gauge.id, "unknown") + "<p>No task of this id is known: it was purged.</p>"
+        return _top(gauge.id, "unknown") + "<p>No task of this id is known, or it was purged.</p>"
     bar = ""
     if gauge.done is not None and gauge.goal:
         share = min(max(gauge.done / gauge.goal, 0.0), 1.0)
@@ -150,7 +150,7 @@ def _(gauge: HandleGauge) -> str:
 def _(gauge: HandleGauge) -> str:
     task = gauge.task
     if task is None:
-        return f"task {gauge.id}: no task of this id is known: it was purged"
+        return f"task {gauge.id}: no task of this id is known, or it was purged"
     lines = [
         f"{task.name}  {task.state}  {', '.join(_facts(gauge))}".rstrip(),
         f"task {task.id}",
@@ -168,7 +168,8 @@ def _facts(gauge: HandleGauge) -> list[str]:
     if task is not None and task.attempt:
         facts.append(f"attempt {task.attempt}")
         if gauge.duration is not None:
-            facts.append(span(gauge.duration) + ("" if gauge.over else " so far"))
+            took = gauge.duration
+            facts.append(span(took) if gauge.over else f"{_so_far(took)} so far")
         if task.worker is not None:
             facts.append(f"worker {task.worker}")
     return facts
@@ -293,7 +294,8 @@ def _top(title: str, state: str, *facts: str) -> str:
 
 
 def _badge(state: State, word: str | None = None) -> str:
-    return f'<span class="dot {state}"></span>{escape(word or str(state))}'
+    dot = f'<span class="dot {state}"></span>'
+    return f'<span class="badge">{dot}{escape(word or str(state))}</span>'
 
 
 def _bar(label: str, said: str, counts: Iterable[tuple[State, int]], total: int, done: int) -> str:
@@ -380,6 +382,11 @@ def _tasks(number: int) -> str:
 
 def _rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _so_far(seconds: float) -> str:
+    """A span that is known to the second only."""
+    return span(seconds) if seconds >= 1 else "less than 1 s"
 
 
 def span(seconds: float) -> str:

@@ -46,7 +46,10 @@ _RULES = {
     ),
     " p": "margin:8px 0 0",
     " .hint": "padding-left:10px;border-left:3px solid #a8762a",
-    " .wide": "overflow-x:auto",
+    " .wide": (
+        "overflow-x:auto;scrollbar-width:thin;"
+        "scrollbar-color:color-mix(in srgb,currentColor 40%,transparent) transparent"
+    ),
     " table": "width:100%;margin:8px 0 0;border-collapse:collapse;font-size:1em;border:0",
     " tr": "background:none",
     " th": (
@@ -59,6 +62,7 @@ _RULES = {
     ),
     " td:last-child": "min-width:9rem;overflow-wrap:anywhere",
     " .number": "text-align:right",
+    " .badge": "white-space:nowrap",
     " code,X pre": (
         "font-family:var(--jp-code-font-family,ui-monospace,monospace);font-size:.95em;"
         "color:inherit;background:none;padding:0;border:0"
