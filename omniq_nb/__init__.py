@@ -32,6 +32,7 @@ _HOMES = {
     "CurrentTask": "omniq_nb.core.context",
     "current_task": "omniq_nb.core.context",
     "errors": "omniq_nb.errors",
+    "plots": "omniq_nb.notebook.plots",
 }
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "current_task",
     "errors",
     "gather",
+    "plots",
 ]
 
 
@@ -57,7 +59,7 @@ def __getattr__(name: str) -> object:
     if home is None:
         raise AttributeError(f"module 'omniq_nb' has no attribute {name!r}")
     module = import_module(home)
-    value = module if home == f"omniq_nb.{name}" else getattr(module, name)
+    value = module if home.endswith(f".{name}") else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -36,7 +36,7 @@ from omniq_nb.core.options import Options, TaskOptions
 from omniq_nb.core.outcomes import Waiting
 from omniq_nb.core.schedules import AsyncSchedules
 from omniq_nb.core.workers import STOP_TIMEOUT, AsyncWorkers
-from omniq_nb.display import Shown, settled
+from omniq_nb.display import Shown, notebook, settled
 from omniq_nb.display import waiting as shown_waiting
 from omniq_nb.errors import NotSerializable
 from omniq_nb.models.result import Result
@@ -46,6 +46,8 @@ from omniq_nb.portal import LoopThread, drive
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from omniq_nb.notebook.plots import Plot
 
 SHOW_AFTER = 1.0
 """Seconds of waiting after which it is shown how far the tasks are."""
@@ -252,6 +254,19 @@ class Batch(Shown, Generic[T_co]):
     def df(self, kind: str = "pandas") -> "pd.DataFrame":
         """One row per task: arguments, value, state, duration, error..."""
         return self._caller.loop.call(self._async.df(kind))
+
+    def plot(self, kind: str = "durations", **columns: str) -> "Plot":
+        """A plot of what its tasks took or gave.
+
+        Parameters
+        ----------
+        kind : {"durations", "timeline", "throughput", "sweep"}
+            Which plot; see `omniq_nb.plots`.
+        **columns : str
+            For ``"sweep"``: `value`, `x` and `y`.
+        """
+        # Not on the loop: drawing takes its time.
+        return cast("Plot", notebook("plots").plot(self, kind, **columns))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.counts().items())

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast, overload
 
 from omniq_nb.core.engine import Engine
+from omniq_nb.display import notebook
 from omniq_nb.errors import (
     PayloadError,
     ResultExpired,
@@ -26,6 +27,8 @@ from omniq_nb.models.task import State, Task
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from omniq_nb.notebook.plots import Plot
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -282,6 +285,26 @@ class AsyncBatch(Generic[T_co]):
         table = await self._engine.explorer.batch_table(self.name)
         frame: pd.DataFrame = to_frame(table, kind)
         return frame
+
+    async def plot(self, kind: str = "durations", **columns: str) -> "Plot":
+        """A plot of what its tasks took or gave.
+
+        Parameters
+        ----------
+        kind : {"durations", "timeline", "throughput", "sweep"}
+            Which plot; see `omniq_nb.plots`.
+        **columns : str
+            For ``"sweep"``: `value`, `x` and `y`.
+
+        Raises
+        ------
+        ConfigError
+            No such plot or column.
+        """
+        frame = await self.df()
+        frame.attrs["batch"] = self.name
+        drawn = asyncio.to_thread(notebook("plots").plot, frame, kind, **columns)
+        return cast("Plot", await drawn)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {len(self.ids)} tasks>"
