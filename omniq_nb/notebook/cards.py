@@ -202,7 +202,7 @@ class Card:
         """Draw it, and keep it up to date as long as something may change."""
         self._gauge = first
         self._canvas.draw(_faces(first, trouble))
-        if not getattr(first, "over", False):
+        if isinstance(first, str) or not first.over:
             # Functions, not methods: as long as it is open, nobody else holds it.
             self.watch = watch(
                 self._way.caller,
@@ -216,7 +216,7 @@ class Card:
             return
         self._gauge = gauge
         self._canvas.draw(_faces(gauge, None))
-        if getattr(gauge, "over", False) and self.watch is not None:
+        if gauge.over and self.watch is not None:
             self.watch.stop()
 
     def _doubt(self, error: OmniQError | None) -> None:

@@ -45,8 +45,9 @@ def html(gauge: Gauge | str, trouble: str | None = None) -> str:
     trouble : str, optional
         Why it may be out of date.
     """
-    over = getattr(gauge, "over", True)
-    seen = "" if over else f'<p class="quiet">as of {time.strftime("%H:%M:%S")}</p>'
+    over = isinstance(gauge, str) or gauge.over
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    seen = "" if over else f'<p class="quiet">last change {now}</p>'
     warning = f'<p class="hint">{escape(trouble)}</p>' if trouble else ""
     inside = _top(gauge, "") if isinstance(gauge, str) else body(gauge)
     return f'{STYLE}<div class="omniq">{inside}{warning}{seen}</div>'

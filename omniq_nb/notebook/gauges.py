@@ -145,12 +145,22 @@ class WorkersGauge(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[WorkerGauge, ...]
     hidden: int = 0
 
+    @property
+    def over(self) -> bool:
+        """Never: another worker may start."""
+        return False
+
 
 class ConfigGauge(msgspec.Struct, frozen=True, kw_only=True):
     """The components of a configuration: name, backend, and place without secrets."""
 
     project: str
     components: tuple[tuple[str, str, str], ...]
+
+    @property
+    def over(self) -> bool:
+        """Always: it never changes."""
+        return True
 
 
 class ClientGauge(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +170,11 @@ class ClientGauge(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[tuple[str, tuple[tuple[State, int], ...]], ...]
     workers: WorkersGauge
     unserved: tuple[str, ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """Never: more tasks may come."""
+        return False
 
 
 class Tally:

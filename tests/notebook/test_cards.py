@@ -123,8 +123,10 @@ class TestStaticFaces:
         said = str(oq)
         assert "task queue        memory   memory://" in said
         assert "default  1 succeeded" in said
-        Tags(html_of(oq))
-        Tags(html_of(oq.workers))
+        for thing in (oq, oq.workers):
+            Tags(html_of(thing))
+            assert "last change" in html_of(thing)
+        assert "last change" not in html_of(oq.config)
 
     def test_names_errors_and_output_are_escaped_everywhere(self, oq):
         def fail(text):
