@@ -1,6 +1,8 @@
 """Plots: right numbers, few marks, clear errors, and nothing fetched from anywhere."""
 
 import json
+import subprocess
+import sys
 import time
 from base64 import b64decode
 
@@ -205,6 +207,20 @@ def test_hostile_names_stay_text_and_nothing_is_fetched():
     html, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
     assert html.count('src="data:image/png') == 2
     assert "<script>alert(1)" not in html
+
+
+def test_without_the_libraries_the_error_says_what_to_install():
+    script = (
+        "import sys; sys.modules['altair'] = None\n"
+        "from omniq_nb.errors import ConfigError\n"
+        "try:\n    from omniq_nb import plots\n"
+        "except ConfigError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "plots: got 'no altair'" in done.stdout
+    assert 'pip install "omniq_nb[notebook]"' in done.stdout
 
 
 def test_every_state_has_a_colour():
