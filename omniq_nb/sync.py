@@ -25,6 +25,7 @@ from omniq_nb.core.client import CLIENT_STAYS, AsyncOmniQ, AsyncTable, Backend
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.function import DecoratedFunction, P, R
 from omniq_nb.core.handle import (
+    HANDLE_STAYS,
     AsyncBatch,
     AsyncHandle,
     error_of,
@@ -34,6 +35,7 @@ from omniq_nb.core.handle import (
 )
 from omniq_nb.core.options import Options, TaskOptions
 from omniq_nb.core.outcomes import Waiting
+from omniq_nb.core.outputs import News
 from omniq_nb.core.schedules import AsyncSchedules
 from omniq_nb.core.workers import STOP_TIMEOUT, AsyncWorkers
 from omniq_nb.display import Shown, notebook, settled
@@ -155,9 +157,53 @@ class Handle(Shown, Generic[T_co]):
         """Wait until it is over, and give what `result` would raise; None if it succeeded."""
         return error_of(self._caller.engine, self._wait(timeout))
 
-    def output(self, timeout: float | None = None) -> str:
-        """Wait until it is over, and give what it printed and logged."""
+    def output(self, timeout: float | None = None, *, wait: bool = True) -> str:
+        """What it printed and logged.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at the longest until it is over.
+        wait : bool
+            False: do not wait, give what its attempt has printed so far. That is half a second
+            old at the most while it runs.
+        """
+        __tracebackhide__ = True
+        if not wait:
+            return self._caller.loop.call(self._async.output(timeout, wait=False))
         return self._wait(timeout).output or ""
+
+    def follow(self, timeout: float | None = None) -> Iterator[str]:
+        """What it prints and logs, piece by piece as it comes, until it is over.
+
+        Of a flood there are the newest 8,192 characters each half second, with a mark for the
+        rest. A later attempt starts anew. What came of the task is not raised: ask `result`.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds for all of it together.
+
+        Examples
+        --------
+        ``for text in handle.follow(): print(text, end="")``
+        """
+        news: SimpleQueue[News] = SimpleQueue()
+        outputs = self._caller.engine.outputs
+        following = self._caller.loop.call(outputs.follow(self.id, news.put))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            over = False
+            while not over:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                item = news.get(timeout=left)
+                over = isinstance(item, Result)
+                if text := following.text(item):
+                    yield text
+        except Empty:
+            raise wait_timeout(f"task {self.id!r} is", timeout) from None
+        finally:
+            outputs.forget(following)
 
     def info(self) -> Task:
         """The task as the queue knows it now."""
@@ -182,6 +228,9 @@ class Handle(Shown, Generic[T_co]):
     def _wait(self, timeout: float | None) -> Result:
         __tracebackhide__ = True
         return self._caller.ended([self.id], timeout, f"task {self.id!r} is")[0]
+
+    def __reduce__(self) -> str:
+        raise NotSerializable(HANDLE_STAYS)
 
     def __repr__(self) -> str:
         return f"<Handle {self.id}>"
@@ -267,6 +316,9 @@ class Batch(Shown, Generic[T_co]):
         """
         # Not on the loop: drawing takes its time.
         return cast("Plot", notebook("plots").plot(self, kind, **columns))
+
+    def __reduce__(self) -> str:
+        raise NotSerializable(HANDLE_STAYS)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {state}" for state, n in self.counts().items())

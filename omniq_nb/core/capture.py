@@ -14,14 +14,20 @@ the transcript, unless it was started through ``contextvars.copy_context().run``
 import contextlib
 import io
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import BinaryIO, Literal, TextIO, cast
+from typing import BinaryIO, Literal, NamedTuple, TextIO, cast
 
 LIMIT = 65_536
 """Characters of a transcript that are kept: the first and the last half."""
+
+LOOK_LIMIT = 8192
+"""The most characters that one look at a transcript gives. No more than half of `LIMIT`."""
+
+_CUT = re.compile(r"\n\[\.\.\. ([\d,]+) characters cut \.\.\.\]\n")
 
 TRANSCRIPT: "ContextVar[Transcript | None]" = ContextVar("omniq_nb.transcript", default=None)
 """Where the current context prints to."""
@@ -32,9 +38,38 @@ def shortened(head: str, tail: str, cut: int) -> str:
     return f"{head}\n[... {cut:,} characters cut ...]\n{tail}" if cut else head + tail
 
 
+def remainder(text: str, seen: int) -> str:
+    """Give what comes after the first `seen` characters of a text that may be `shortened`."""
+    # A mark that a task prints itself is hardly that far from the beginning.
+    mark = _CUT.search(text, LIMIT // 8)
+    if mark is None or seen < mark.start():
+        return text[seen:]
+    tail = text[mark.end() :]
+    unseen = mark.start() + int(mark[1].replace(",", "")) + len(tail) - seen
+    return shortened("", tail, unseen - len(tail)) if unseen > len(tail) else tail[-unseen:]
+
+
 def storable(text: str) -> str:
     """Escape what no store can hold: halves of surrogate pairs."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class Look(NamedTuple):
+    """What was new at one look.
+
+    Attributes
+    ----------
+    text : str
+        The newest of it, at most `LOOK_LIMIT` characters.
+    skipped : int
+        How many characters were new besides, before that text.
+    position : int
+        From where the next look goes on.
+    """
+
+    text: str
+    skipped: int
+    position: int
 
 
 class Transcript:
@@ -64,6 +99,21 @@ class Transcript:
             if self._head or self._size > LIMIT:
                 self._compact()
             return storable(shortened(self._head, "".join(self._parts), self._cut))
+
+    def since(self, position: int) -> Look:
+        """What was written after that many characters."""
+        if not self._parts:
+            return Look("", 0, position)
+        with _compacting:
+            count = len(self._parts)
+            recent = "".join(self._parts[:count])
+            self._parts[:count] = [recent]
+            start = len(self._head) + self._cut
+            end = start + len(recent)
+            begin = max(position, end - LOOK_LIMIT)
+            # Where something was cut, there is more behind it than one look gives.
+            text = recent[begin - start :] if begin >= start else self._head[begin:] + recent
+        return Look(storable(text), begin - position, end)
 
     def _compact(self) -> None:
         """Keep the head and as much of the tail; other threads may append meanwhile."""

@@ -11,6 +11,7 @@ from omniq_nb.config import OmniQConfig
 from omniq_nb.core.events import EventLog, event
 from omniq_nb.core.options import TaskOptions
 from omniq_nb.core.outcomes import Outcomes, result_of
+from omniq_nb.core.outputs import Outputs
 from omniq_nb.core.submission import Submission
 from omniq_nb.explore import Explorer
 from omniq_nb.machine import REQUEUEABLE
@@ -66,6 +67,7 @@ class Engine:
         self.events = EventLog(stores.event_storage)
         self.outcomes = Outcomes(stores)
         self.explorer = Explorer(stores)
+        self.outputs = Outputs(stores, self.explorer, self.events, self.outcomes)
         self.workers: list[LocalWorker] = []
 
     @property
@@ -82,6 +84,7 @@ class Engine:
 
     async def close(self) -> None:
         """Write what is pending and close the stores."""
+        await self.outputs.close()
         await self.outcomes.close()
         await self.events.flush()
         for store in reversed(self._each()):

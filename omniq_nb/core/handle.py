@@ -9,8 +9,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast, overload
 
 from omniq_nb.core.engine import Engine
+from omniq_nb.core.outputs import News
 from omniq_nb.display import notebook
 from omniq_nb.errors import (
+    NotSerializable,
     PayloadError,
     ResultExpired,
     TaskCancelled,
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+HANDLE_STAYS = (
+    "a handle or batch belongs to its client and cannot travel with a task: pass what it gives, "
+    "result() or results(), or its id or name"
+)
 
 _BY_NAME: dict[str, type[TaskError]] = {
     kind.__name__: kind for kind in (TaskCancelled, TaskExpired, TaskTimeout, WorkerLost)
@@ -153,9 +160,55 @@ class AsyncHandle(Generic[T_co]):
         """Wait until it is over, and give what `result` would raise; None if it succeeded."""
         return error_of(self._engine, await self._wait(timeout))
 
-    async def output(self, timeout: float | None = None) -> str:
-        """Wait until it is over, and give what it printed and logged."""
+    async def output(self, timeout: float | None = None, *, wait: bool = True) -> str:
+        """What it printed and logged.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at the longest until it is over.
+        wait : bool
+            False: do not wait, give what its attempt has printed so far. That is half a second
+            old at the most while it runs.
+        """
+        if not wait:
+            task = await self.info()
+            if not task.state.final:
+                running = task.state is State.RUNNING
+                return await self._engine.outputs.so_far(task) if running else ""
         return (await self._wait(timeout)).output or ""
+
+    async def follow(self, timeout: float | None = None) -> AsyncIterator[str]:
+        """What it prints and logs, piece by piece as it comes, until it is over.
+
+        Of a flood there are the newest 8,192 characters each half second, with a mark for the
+        rest. A later attempt starts anew. What came of the task is not raised: ask `result`.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds for all of it together.
+
+        Raises
+        ------
+        WaitTimeout
+            It is not over yet; it goes on.
+        """
+        loop = asyncio.get_running_loop()
+        news: asyncio.Queue[News] = asyncio.Queue()
+        following = await self._engine.outputs.follow(self.id, lambda item: _put(loop, news, item))
+        try:
+            async with asyncio.timeout(timeout):
+                over = False
+                while not over:
+                    item = await news.get()
+                    over = isinstance(item, Result)
+                    if text := following.text(item):
+                        yield text
+        except TimeoutError:
+            raise wait_timeout(f"task {self.id!r} is", timeout) from None
+        finally:
+            self._engine.outputs.forget(following)
 
     async def info(self) -> Task:
         """The task as the queue knows it now: state, attempt, worker, times, error."""
@@ -187,6 +240,9 @@ class AsyncHandle(Generic[T_co]):
     async def _wait(self, timeout: float | None) -> Result:
         ended = await _ended(self._engine, [self.id], timeout, f"task {self.id!r} is")
         return ended[self.id]
+
+    def __reduce__(self) -> str:
+        raise NotSerializable(HANDLE_STAYS)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
@@ -306,6 +362,9 @@ class AsyncBatch(Generic[T_co]):
         drawn = asyncio.to_thread(notebook("plots").plot, frame, kind, **columns)
         return cast("Plot", await drawn)
 
+    def __reduce__(self) -> str:
+        raise NotSerializable(HANDLE_STAYS)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {len(self.ids)} tasks>"
 
@@ -371,7 +430,7 @@ async def as_completed(
         engine.outcomes.forget(waiting)
 
 
-def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[str], item: str) -> None:
+def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[T], item: T) -> None:
     loop.call_soon_threadsafe(queue.put_nowait, item)
 
 

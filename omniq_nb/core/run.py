@@ -17,13 +17,28 @@ from typing import Self
 import msgspec
 
 from omniq_nb.codec import Codec, to_json, type_name
-from omniq_nb.core.capture import LIMIT, TRANSCRIPT, Transcript, renew, shortened, storable
+from omniq_nb.core.capture import (
+    LIMIT,
+    TRANSCRIPT,
+    Look,
+    Transcript,
+    renew,
+    shortened,
+    storable,
+)
 from omniq_nb.core.context import CURRENT, REASONS, Progress, Reason
 from omniq_nb.errors import PayloadError, TaskCancelled
 from omniq_nb.models.task import State, Task
 
 ERROR_LIMIT = 500
 """Characters of ``Outcome.error`` that are kept."""
+
+LOOK_AFTER = 0.25
+"""Seconds for which nobody looks at what an attempt prints: most are over by then."""
+
+LOOK_SHARE, LOOK_LAST = 0.005, 5.0
+"""The longer an attempt runs, the less often is looked: not again within this share of its time,
+but within this many seconds."""
 
 
 class Outcome(msgspec.Struct, kw_only=True, tag=True, omit_defaults=True, gc=False):
@@ -85,15 +100,21 @@ class Attempt:
         Ends it from any thread, where that can be done.
     over : bool
         Whether it has an outcome. Its function may go on all the same.
+    printed : callable
+        Gives what it printed from a position on.
     """
 
     __slots__ = (
         "_clock",
         "_codec",
+        "_given",
+        "_look_at",
+        "_position",
         "_prefer",
         "deadline",
         "interrupt",
         "over",
+        "printed",
         "reason",
         "report",
         "started_at",
@@ -110,8 +131,12 @@ class Attempt:
         self.interrupt: Callable[[], object] | None = None
         self.over = False
         self.transcript = Transcript()
+        self.printed: Callable[[int], Look] = self.transcript.since
         self.started_at = time.time()
         self._clock = time.monotonic()
+        self._look_at = self._clock + LOOK_AFTER
+        self._position = 0
+        self._given = 0
         self.deadline = math.inf if task.timeout is None else self._clock + task.timeout
         self._codec = codec
         self._prefer = prefer
@@ -122,6 +147,22 @@ class Attempt:
             self.reason = reason
             if self.interrupt is not None:
                 self.interrupt()
+
+    def look(self) -> tuple[int, str] | None:
+        """Take what it printed since the last look, and after how many characters that was.
+
+        None: nothing, or it is too early to look again.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return None
+        self._look_at = now + min(LOOK_SHARE * (now - self._clock), LOOK_LAST)
+        look = self.printed(self._position)
+        if not look.text:
+            return None
+        start = self._given + look.skipped
+        self._position, self._given = look.position, start + len(look.text)
+        return start, look.text
 
     def run(self, coroutines: "Coroutines") -> Outcome:
         """Make the attempt in this thread. Whatever the task raises is in the outcome."""

@@ -1,9 +1,9 @@
 """A worker: claims tasks, has an executor run them, settles what comes out.
 
-Three coroutines share one executor: `_claiming` keeps it fed, `_finishing` stores results,
-settles claims and reports, `_beating` extends leases, tells that the worker lives and gives
-back what it holds for too long. Whatever dies in between, a task is either settled or due
-again when its lease is over.
+Four coroutines share one executor: `_claim_some` keeps it fed, `_finish_some` stores results,
+settles claims and reports, `_beat_once` extends leases, tells that the worker lives and gives
+back what it holds for too long, `_look_once` passes on what tasks print. Whatever dies in
+between, a task is either settled or due again when its lease is over.
 
 Not here: how a call is run (`omniq_nb.core.executors`), and starting, scaling and stopping by
 hand (`omniq_nb.core.workers`).
@@ -24,6 +24,7 @@ import msgspec
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.events import event
 from omniq_nb.core.executors import Executor, Outcome, Progress
+from omniq_nb.core.outputs import LOOK_EVERY
 from omniq_nb.core.retrying import next_attempt
 from omniq_nb.errors import OmniQError, StoreError
 from omniq_nb.models.event import Event, EventType
@@ -119,6 +120,7 @@ class Worker:
             asyncio.create_task(self._forever(self._claim_some), name="omniq claims"),
             asyncio.create_task(self._forever(self._finish_some), name="omniq finishes"),
             asyncio.create_task(self._forever(self._beat_once), name="omniq beats"),
+            asyncio.create_task(self._forever(self._look_once), name="omniq looks"),
         ]
 
     async def stop(self, *, drain: bool, timeout: float | None) -> None:
@@ -134,7 +136,7 @@ class Worker:
                     break
                 await asyncio.sleep(0.02)
         self.info.state = "draining"
-        claims, finishes, beats = self._coroutines
+        claims, finishes, beats, looks = self._coroutines
         async with self._claiming:
             claims.cancel()
         await self._give_back(self._executor.withdraw())
@@ -145,6 +147,7 @@ class Worker:
             await self._finish(*self._executor.take())
         await self._give_back(abandoned)
         beats.cancel()
+        looks.cancel()
         await asyncio.wait(self._coroutines)
         self.info.state = "stopped"
         self._emit_own(EventType.WORKER_STOPPED)
@@ -379,6 +382,13 @@ class Worker:
         self._seconds_per_task = max(self._seconds_per_task, 1e-6)
         self.info.succeeded += succeeded
         self.info.failed += len(outcomes) - succeeded
+
+    # ---------------------------------------------------------------- looking
+
+    async def _look_once(self) -> None:
+        await asyncio.sleep(LOOK_EVERY)
+        if self._held:
+            self._engine.outputs.publish(self.info, self._executor.printed())
 
     # ---------------------------------------------------------------- beating
 

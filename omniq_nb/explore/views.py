@@ -17,7 +17,7 @@ SECONDS = "(epoch_us({1}) - epoch_us({0})) / 1e6"
 
 EVENT_STATES = {
     "queued": ("enqueued", "retried", "released", "requeued"),
-    "running": ("started", "progress"),
+    "running": ("started", "progress", "output"),
     "succeeded": ("succeeded",),
     "failed": ("failed",),
     "cancelled": ("cancelled",),

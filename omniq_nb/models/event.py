@@ -18,6 +18,7 @@ class EventType(StrEnum):
     EXPIRED = "expired"
     REQUEUED = "requeued"
     PROGRESS = "progress"
+    OUTPUT = "output"
     WORKER_STARTED = "worker_started"
     WORKER_STOPPED = "worker_stopped"
     SCHEDULE_FIRED = "schedule_fired"
@@ -41,7 +42,7 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     message : str or None
         One line for people: an error, a progress note.
     data : str or None
-        More, as a JSON object.
+        More, as a JSON object. Of `OUTPUT`: `omniq_nb.core.outputs.Piece`.
     """
 
     id: str

@@ -63,6 +63,10 @@ class AsyncExecutor(Executor):
         plain_outcomes, plain_progress = self._plain.take()
         return outcomes + plain_outcomes, progress + plain_progress
 
+    def printed(self) -> list[tuple[Task, int, str]]:
+        """Take what coroutines and plain functions printed."""
+        return super().printed() + self._plain.printed()
+
     def running(self) -> dict[str, float]:
         """List the coroutines and the plain functions under way."""
         return super().running() | self._plain.running()

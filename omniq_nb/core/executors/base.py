@@ -70,6 +70,16 @@ class Executor(ABC):
             progress, self._progress = list(self._progress.values()), {}
         return outcomes, progress
 
+    def printed(self) -> list[tuple[Task, int, str]]:
+        """Take what attempts under way printed since the last call, if they run for a while.
+
+        With each text goes the number of characters that its attempt printed before.
+        """
+        with self._lock:
+            attempts = list(self._running)
+        looks = [(attempt.task, attempt.look()) for attempt in attempts]
+        return [(task, *look) for task, look in looks if look is not None]
+
     def running(self) -> dict[str, float]:
         """List the tasks really under way, with the time at which each was started."""
         with self._lock:

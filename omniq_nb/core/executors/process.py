@@ -3,6 +3,7 @@
 Not here: the child's side (`omniq_nb.core.child`).
 """
 
+import codecs
 import contextlib
 import functools
 import os
@@ -20,7 +21,7 @@ import msgspec
 
 import omniq_nb
 from omniq_nb.codec import Codec
-from omniq_nb.core.capture import LIMIT, shortened
+from omniq_nb.core.capture import LIMIT, LOOK_LIMIT, Look, shortened
 from omniq_nb.core.child import GRACE, Hello, receive, send
 from omniq_nb.core.context import Progress
 from omniq_nb.core.executors.slots import SlotExecutor
@@ -141,6 +142,7 @@ class _Child:
         with self._lock:
             self._attempt = attempt
         attempt.interrupt = functools.partial(self._terminate, attempt)
+        attempt.printed = functools.partial(self._printed, attempt)
         try:
             if attempt.reason is not None:
                 return attempt.fail(TaskCancelled())  # asked a moment too early to be interrupted
@@ -210,6 +212,20 @@ class _Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
         else:
             self._process.kill()
+
+    def _printed(self, attempt: Attempt, position: int) -> Look:
+        """Read what is in the file beyond that many bytes, if the child is still at it."""
+        with self._lock:
+            # Without pread the child's own offset would move: no live output on Windows.
+            if self._attempt is not attempt or not hasattr(os, "pread"):
+                return Look("", 0, position)
+            file = self._log.fileno()
+            begin = max(position, os.fstat(file).st_size - LOOK_LIMIT)
+            data = os.pread(file, LOOK_LIMIT, begin)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        text = decoder.decode(data)
+        # The rest of a character comes with the next look.
+        return Look(text, begin - position, begin + len(data) - len(decoder.getstate()[0]))
 
     def _output(self) -> str | None:
         """Read and forget what was printed since the last attempt."""
