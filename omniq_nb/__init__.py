@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from omniq_nb.config import OmniQConfig, StorageBackendConfig
     from omniq_nb.core.client import AsyncOmniQ
     from omniq_nb.core.context import CurrentTask, current_task
@@ -52,6 +54,16 @@ __all__ = [
     "gather",
     "plots",
 ]
+
+
+def load_ipython_extension(shell: "InteractiveShell") -> None:
+    """Load the magics: ``%load_ext omniq_nb``."""
+    import_module("omniq_nb.notebook.magics").load(shell)
+
+
+def unload_ipython_extension(shell: "InteractiveShell") -> None:
+    """Unload the magics: ``%unload_ext omniq_nb``. The client and the work go on."""
+    import_module("omniq_nb.notebook.magics").unload(shell)
 
 
 def __getattr__(name: str) -> object:

@@ -23,12 +23,20 @@
     ├── UnknownTask (LookupError)        no such task, schedule or batch
     └── WaitTimeout (TimeoutError)       waiting is over; the work goes on
 
-Not here: how they are shown in a notebook (`omniq_nb.notebook`).
+Not here: how they are shown in a notebook (`omniq_nb.notebook.tracebacks`).
 """
+
+from importlib import import_module
 
 
 class OmniQError(Exception):
     """The root of the tree: ``except OmniQError`` catches all that is ours."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Tell IPython what to show in place of a traceback; nobody else asks."""
+        # By name: the notebook's room is above this one.
+        lines: list[str] = import_module("omniq_nb.notebook.tracebacks").rendered(self)
+        return lines
 
 
 class ConfigError(OmniQError, ValueError):

@@ -4,12 +4,16 @@ import io
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
+from pickle import PickleBuffer
 from types import CellType, FunctionType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import cloudpickle
 
 from omniq_nb.errors import NotSerializable, OmniQError, PayloadError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _DEPTH = 4
 _PROTOCOL = 5
@@ -73,6 +77,61 @@ def dump(value: object, what: str, parts: Iterable[tuple[str, object]] = ()) -> 
             f"{type(culprit).__qualname__} cannot be pickled ({error}). Make it inside the "
             f"function, or pass what it is made from: a path, a URL, plain data"
         ) from None
+
+
+class Weight(NamedTuple):
+    """How large a value's pickle is; `exact` is false if it is larger than that."""
+
+    size: int
+    exact: bool
+
+
+def weigh(value: object, what: str, limit: int) -> Weight:
+    """How large a value's pickle would be, without making it where that takes long.
+
+    Parameters
+    ----------
+    value : object
+        Anything that can be pickled.
+    what : str
+        What to call it, should it fail.
+    limit : int
+        Bytes after which what must be copied is no longer counted.
+
+    Raises
+    ------
+    NotSerializable
+        It holds something that cannot be pickled; the message names it.
+    """
+    scale = _Scale(limit)
+    buffers: list[PickleBuffer] = []  # arrays: counted, not copied
+    try:
+        _Pickler(scale, protocol=_PROTOCOL, buffer_callback=buffers.append).dump(value)
+    except _TooMuch:
+        return Weight(scale.size, exact=False)
+    except Exception:  # as in `dump`, which says what it was
+        dump(value, what)
+    return Weight(scale.size + sum(buffer.raw().nbytes for buffer in buffers), exact=True)
+
+
+class _TooMuch(Exception):
+    """The scale has seen enough."""
+
+
+class _Scale(io.RawIOBase):
+    """A file that only counts what is written to it."""
+
+    def __init__(self, limit: int) -> None:
+        self.size = 0
+        self._limit = limit
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Count it."""
+        size = memoryview(data).nbytes
+        self.size += size
+        if self.size > self._limit:
+            raise _TooMuch
+        return size
 
 
 def load(data: bytes) -> object:

@@ -14,6 +14,7 @@ from html import escape
 from omniq_nb.models.task import State
 from omniq_nb.notebook.gauges import (
     BatchGauge,
+    CellGauge,
     ClientGauge,
     ConfigGauge,
     HandleGauge,
@@ -29,7 +30,7 @@ _HEALTH = {"running": State.RUNNING, "silent": State.CANCELLED, "lost": State.FA
 BAR = 30
 """Characters of a bar in plain text."""
 
-Gauge = BatchGauge | HandleGauge | WorkersGauge | ConfigGauge | ClientGauge
+Gauge = BatchGauge | HandleGauge | CellGauge | WorkersGauge | ConfigGauge | ClientGauge
 
 WORKERS_HEAD = ("kind", "queues", "at once", "state", "running", "succeeded", "failed", "host")
 PARTS_HEAD = ("component", "backend", "place")
@@ -185,6 +186,33 @@ def _progress(gauge: HandleGauge) -> str:
 
 def _error(gauge: HandleGauge) -> str:
     return first_line(gauge.task.error) if gauge.task is not None and gauge.task.error else ""
+
+
+# -------------------------------------------------------------------- cells
+
+# The newest lines stay in view.
+_LOG = (
+    '<pre role="log" aria-label="output" tabindex="0" '
+    'style="display:flex;flex-direction:column-reverse"><span>{}</span></pre>'
+)
+
+
+@body.register
+def _(gauge: CellGauge) -> str:
+    return "".join(
+        [
+            body(gauge.task),
+            _LOG.format(escape(gauge.output)) if gauge.output else "",
+            f"<pre>{escape(gauge.traceback)}</pre>" if gauge.traceback else "",
+            *(f"<p>{escape(note)}</p>" for note in gauge.notes),
+        ]
+    )
+
+
+@text.register
+def _(gauge: CellGauge) -> str:
+    parts = [text(gauge.task), gauge.output, gauge.traceback, *gauge.notes]
+    return "\n".join(part.rstrip("\n") for part in parts if part)
 
 
 # -------------------------------------------------------------------- workers

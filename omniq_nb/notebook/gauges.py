@@ -132,6 +132,30 @@ class HandleGauge(msgspec.Struct, frozen=True, kw_only=True):
         return self.task is None or self.task.state.final
 
 
+class CellGauge(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands on a cell's card.
+
+    Attributes
+    ----------
+    task : HandleGauge
+        Where its task stands.
+    output : str
+        What it printed.
+    traceback : str
+        Of the attempt that failed.
+    notes : tuple of str
+        What happened to other runs, and to variables.
+    over : bool
+        Whether there is nothing more to come.
+    """
+
+    task: HandleGauge
+    output: str = ""
+    traceback: str = ""
+    notes: tuple[str, ...] = ()
+    over: bool = False
+
+
 class WorkerGauge(msgspec.Struct, frozen=True, kw_only=True):
     """One worker, and what its heartbeat tells: ``"running"``, ``"silent for 8 s"``, ``"lost"``."""
 
@@ -322,8 +346,18 @@ class Tally:
 _MAY_CHANGE = frozenset(State) - {State.SUCCEEDED}
 
 
-async def handle_gauge(engine: Engine, task_id: str) -> HandleGauge:
-    """Where a task stands, what it said, and once it is over, the end of its output."""
+async def handle_gauge(engine: Engine, task_id: str, *, brief: bool = False) -> HandleGauge:
+    """Where a task stands, what it said, and once it is over, the end of its output.
+
+    Parameters
+    ----------
+    engine : Engine
+        The client's inside.
+    task_id : str
+        The task's.
+    brief : bool
+        Ask the queue alone: nothing of what the task said or printed.
+    """
     (task,) = await engine.stores.task_queue.get([task_id])
     if task is None:
         return HandleGauge(id=task_id, task=None)
@@ -338,8 +372,9 @@ async def handle_gauge(engine: Engine, task_id: str) -> HandleGauge:
     if task.state is State.RUNNING:
         # When a heartbeat moves the lease, nothing that a card shows has changed.
         task.available_at = 0.0
-        done, goal, note = await _progress(engine, task)
-    if task.state.final:
+        if not brief:
+            done, goal, note = await _progress(engine, task)
+    if task.state.final and not brief:
         (result,) = await engine.stores.result_storage.get([task.claim])
         output = "" if result is None else tail(result.output or "")
     waits = [task.queue] if task.state in (State.QUEUED, State.BLOCKED) else []

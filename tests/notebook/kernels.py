@@ -11,13 +11,17 @@ class Page:
         self.messages = []
         self.displays = {}
 
-    def run(self, code, cell_id=None, timeout=60):
-        """Run a cell to its end. What it printed."""
+    def send(self, code, cell_id=None):
+        """Start a cell. Its message's id."""
         content = {"code": code, "silent": False, "store_history": True, "stop_on_error": True}
         message = self._client.session.msg("execute_request", content)
         message["metadata"] = {} if cell_id is None else {"cellId": cell_id}
         self._client.shell_channel.send(message)
-        own = message["header"]["msg_id"]
+        return message["header"]["msg_id"]
+
+    def run(self, code, cell_id=None, timeout=60):
+        """Run a cell to its end. What it printed."""
+        own = self.send(code, cell_id)
         printed = []
 
         def idle(message):
