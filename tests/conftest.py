@@ -19,6 +19,10 @@ hypothesis.settings.load_profile("omniq_nb")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "heavy: takes seconds; once for each family is enough")
     config.addinivalue_line("markers", "browser: opens notebooks in Chromium")
+    # For notebooks, which have no fixtures: their background workers are registered here.
+    state = tempfile.TemporaryDirectory()
+    config.add_cleanup(state.cleanup)
+    os.environ["XDG_STATE_HOME"] = state.name
 
 
 MARK = "TESTS_OF_OMNIQ"
