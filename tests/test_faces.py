@@ -18,6 +18,7 @@ TWINS = [
 ONE_FACED = {
     "open",  # a blocking client is open from the start
     "enqueue_calls",  # what both maps are made of
+    "release",  # of the workers; a client's close calls it
 }
 
 

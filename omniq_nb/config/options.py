@@ -90,7 +90,7 @@ class Settings(Options, frozen=True, kw_only=True):
     ] = {}
     default_queue: Annotated[Text, Meta(description="Queue of tasks that name none.")] = "default"
     default_worker: Annotated[
-        Literal["thread", "async", "process"],
+        Literal["thread", "async", "process", "process-per-task"],
         Meta(description="Kind of worker that `oq.workers.start()` starts."),
     ] = "thread"
     max_workers: Annotated[

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 from omniq_nb.errors import ConfigError
 from omniq_nb.explore.structure import Structures
 from omniq_nb.explore.views import BATCH, RESULTS, TASKS, VIEWS, View, identifier, literal
+from omniq_nb.liveness import seen_now
 from omniq_nb.models.task import State
 from omniq_nb.storage.base import Query, Scan, Stores
 
@@ -260,7 +261,7 @@ class Explorer:
             case "schedules":
                 return Scan(tables.schedules_table(await stores.schedule_storage.list()))
             case _:
-                return Scan(tables.workers_table(await stores.task_queue.workers()))
+                return Scan(tables.workers_table(seen_now(await stores.task_queue.workers())))
 
     def _session(self, open: Connections, scans: "Scans") -> "Session":
         from omniq_nb.explore.session import Session, locked_connection
