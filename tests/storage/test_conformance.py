@@ -4,10 +4,11 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 
-from omniq_nb.config.options import FileOptions, SqliteOptions
+from omniq_nb.config.options import FileOptions, RedisOptions, SqliteOptions
 from omniq_nb.testing import (
     EventStoreSuite,
     Recipe,
@@ -27,6 +28,7 @@ class Configuration(NamedTuple):
 
 SQLITE = "omniq_nb.storage.sql:SqlitePlace"
 FILE = "omniq_nb.storage.file:FilePlace"
+REDIS = "omniq_nb.storage.redis:RedisPlace"
 MEMORY = "omniq_nb.storage.memory:MemoryPlace"
 
 CONFIGURATIONS = {
@@ -41,6 +43,11 @@ CONFIGURATIONS = {
     ),
     "file": Configuration(FILE, lambda path, _: (str(path), FileOptions()), eldest=True),
     "file-no-fsync": Configuration(FILE, lambda path, _: (str(path), FileOptions(fsync=False))),
+    "redis": Configuration(
+        REDIS,
+        lambda _, servers: (None, redis_options(servers)),
+        eldest=True,
+    ),
     "memory": Configuration(
         MEMORY,
         lambda path, _: (),
@@ -48,6 +55,13 @@ CONFIGURATIONS = {
         eldest=True,
     ),
 }
+
+
+def redis_options(servers: Servers) -> RedisOptions:
+    server = servers("redis")
+    return RedisOptions(
+        host="127.0.0.1", port=server.port, password=server.password, prefix=uuid4().hex
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
