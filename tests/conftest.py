@@ -12,6 +12,8 @@ import hypothesis
 import psutil
 import pytest
 
+from omniq_nb.testing.servers import Servers
+
 hypothesis.settings.register_profile("omniq_nb", deadline=None, database=None)
 hypothesis.settings.load_profile("omniq_nb")
 
@@ -69,3 +71,10 @@ def no_settings_from_outside(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
     yield folder
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The servers that this process's tests share. Each starts when it is first asked for."""
+    with Servers(lambda kind: tmp_path_factory.mktemp(kind)) as running:
+        yield running

@@ -148,6 +148,9 @@ class BackendChoice(Generic[B]):
         username: str | None | UnsetType = UNSET,
         password: str | None | UnsetType = UNSET,
         ssl: bool | UnsetType = UNSET,
+        ssl_ca_certs: str | None | UnsetType = UNSET,
+        ssl_certfile: str | None | UnsetType = UNSET,
+        ssl_keyfile: str | None | UnsetType = UNSET,
         prefix: str | UnsetType = UNSET,
         max_connections: int | UnsetType = UNSET,
         timeout: float | UnsetType = UNSET,
@@ -159,7 +162,7 @@ class BackendChoice(Generic[B]):
         url : str, optional
             ``redis://user:password@host:6379/0`` or ``rediss://``.
         host : str, default 'localhost'
-            Server.
+            Server; or the path of its socket.
         port : int, default 6379
             Port.
         database : int, default 0
@@ -170,12 +173,18 @@ class BackendChoice(Generic[B]):
             Password.
         ssl : bool, default False
             TLS; also by `rediss://`.
+        ssl_ca_certs : str
+            Path of the certificates that a server's must come from.
+        ssl_certfile : str
+            Path of the client's certificate.
+        ssl_keyfile : str
+            Path of the client's private key.
         prefix : str, default 'omniq'
             Of all keys.
         max_connections : int, default 10
             Size of the connection pool.
         timeout : float, default 30.0
-            Seconds for one command.
+            Seconds for one command, and for a server to come back.
         """
         return self._choose(
             "redis",
@@ -186,6 +195,9 @@ class BackendChoice(Generic[B]):
             username=username,
             password=password,
             ssl=ssl,
+            ssl_ca_certs=ssl_ca_certs,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
             prefix=prefix,
             max_connections=max_connections,
             timeout=timeout,

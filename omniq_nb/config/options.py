@@ -184,15 +184,24 @@ class FileOptions(Options, frozen=True, kw_only=True):
 class RedisOptions(Options, frozen=True, kw_only=True):
     """A Redis server."""
 
-    host: Annotated[Text, Meta(description="Server.")] = "localhost"
+    host: Annotated[Text, Meta(description="Server; or the path of its socket.")] = "localhost"
     port: Annotated[Port, Meta(description="Port.")] = 6379
     database: Annotated[Annotated[int, Meta(ge=0)], Meta(description="Database number.")] = 0
     username: Annotated[str | None, Meta(description="User.")] = None
     password: Annotated[str | None, Meta(description="Password."), SECRET] = None
     ssl: Annotated[bool, Meta(description="TLS; also by `rediss://`.")] = False
+    ssl_ca_certs: Annotated[
+        str | None, Meta(description="Path of the certificates that a server's must come from.")
+    ] = None
+    ssl_certfile: Annotated[str | None, Meta(description="Path of the client's certificate.")] = (
+        None
+    )
+    ssl_keyfile: Annotated[str | None, Meta(description="Path of the client's private key.")] = None
     prefix: Annotated[Text, Meta(description="Of all keys.")] = "omniq"
     max_connections: Annotated[Count, Meta(description="Size of the connection pool.")] = 10
-    timeout: Annotated[Seconds, Meta(description="Seconds for one command.")] = 30.0
+    timeout: Annotated[
+        Seconds, Meta(description="Seconds for one command, and for a server to come back.")
+    ] = 30.0
 
 
 class PostgresOptions(Options, frozen=True, kw_only=True):
