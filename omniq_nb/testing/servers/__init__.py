@@ -11,7 +11,9 @@ from typing import Self
 
 from omniq_nb.testing.servers.base import Server
 
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "postgres": "omniq_nb.testing.servers.postgres:PostgresServer",
+}
 """The class of each kind of server, as ``"module:Name"``."""
 
 
