@@ -4,9 +4,12 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
+import msgspec
 import pytest
 
+from omniq_nb.config.backend import StorageBackendConfig
 from omniq_nb.config.options import FileOptions, SqliteOptions
 from omniq_nb.testing import (
     EventStoreSuite,
@@ -25,6 +28,11 @@ class Configuration(NamedTuple):
     eldest: bool = False  # of its family: it runs what takes seconds or starts processes
 
 
+def new_schema(servers: Servers) -> tuple[object, ...]:
+    options = StorageBackendConfig.from_url(servers("postgres").url).options()
+    return None, msgspec.structs.replace(options, schema=f"test {uuid4().hex}")
+
+
 SQLITE = "omniq_nb.storage.sql:SqlitePlace"
 FILE = "omniq_nb.storage.file:FilePlace"
 MEMORY = "omniq_nb.storage.memory:MemoryPlace"
@@ -41,6 +49,9 @@ CONFIGURATIONS = {
     ),
     "file": Configuration(FILE, lambda path, _: (str(path), FileOptions()), eldest=True),
     "file-no-fsync": Configuration(FILE, lambda path, _: (str(path), FileOptions(fsync=False))),
+    "postgres": Configuration(
+        "omniq_nb.storage.sql:PostgresPlace", lambda _, servers: new_schema(servers), eldest=True
+    ),
     "memory": Configuration(
         MEMORY,
         lambda path, _: (),
