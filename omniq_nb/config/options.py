@@ -207,16 +207,41 @@ class RedisOptions(Options, frozen=True, kw_only=True):
 class PostgresOptions(Options, frozen=True, kw_only=True):
     """A PostgreSQL database."""
 
-    host: Annotated[Text, Meta(description="Server.")] = "localhost"
-    port: Annotated[Port, Meta(description="Port.")] = 5432
-    database: Annotated[Text, Meta(description="Database.")] = "omniq"
-    username: Annotated[str | None, Meta(description="User.")] = None
-    password: Annotated[str | None, Meta(description="Password."), SECRET] = None
+    host: Annotated[
+        Text | None,
+        Meta(
+            description="Server; several as `a:5432,b:5432`, of which one that takes writes is "
+            "used. Unless given: that of the service, PGHOST, or localhost."
+        ),
+    ] = None
+    port: Annotated[Port | None, Meta(description="Port; else the service's, PGPORT, or 5432.")] = (
+        None
+    )
+    database: Annotated[
+        Text | None, Meta(description="Database; else the service's, PGDATABASE, or `omniq`.")
+    ] = None
+    username: Annotated[
+        str | None, Meta(description="User; else the service's, PGUSER, or who runs this.")
+    ] = None
+    password: Annotated[
+        str | None, Meta(description="Password; else PGPASSWORD, or ~/.pgpass."), SECRET
+    ] = None
+    service: Annotated[
+        Text | None, Meta(description="Name of a service in ~/.pg_service.conf.")
+    ] = None
     schema: Annotated[Text, Meta(description="Schema of the tables.")] = "omniq"
     sslmode: Annotated[SslMode | None, Meta(description="As in libpq.")] = None
+    sslrootcert: Annotated[
+        str | None, Meta(description="Path of the certificates that a server's must come from.")
+    ] = None
+    sslcert: Annotated[str | None, Meta(description="Path of the client's certificate.")] = None
+    sslkey: Annotated[str | None, Meta(description="Path of the client's private key.")] = None
     min_connections: Annotated[Count, Meta(description="Connections kept open.")] = 1
     max_connections: Annotated[Count, Meta(description="Size of the connection pool.")] = 10
-    timeout: Annotated[Seconds, Meta(description="Seconds for a connection.")] = 30.0
+    timeout: Annotated[
+        Seconds,
+        Meta(description="Seconds for a connection or a statement, and for a server to come back."),
+    ] = 30.0
 
     def __post_init__(self) -> None:
         if self.min_connections > self.max_connections:

@@ -36,6 +36,7 @@ _PLACES = {
     "sqlite": "omniq_nb.storage.sql:SqlitePlace",
     "file": "omniq_nb.storage.file:FilePlace",
     "redis": "omniq_nb.storage.redis:RedisPlace",
+    "postgres": "omniq_nb.storage.sql:PostgresPlace",
 }
 """The stores that exist; the other backends of `BACKENDS` validate and wait for theirs."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from omniq_nb.testing.servers import Server, Servers
 from omniq_nb.testing.servers.redis import RedisServer
-from tests.benchmarks.__main__ import PEERS_ENV, RUNS, Figures, medians, ours, peer
+from tests.benchmarks.__main__ import PEERS_ENV, RUNS, Figures, medians, ours, peer, run
 
 PEERS = {
     "postgres": ["pgqueuer", "asyncpg", "dbos"],
@@ -42,6 +42,7 @@ def postgres(url: str) -> Measures:
         "enqueue": lambda: ours("enqueue", url),
         "drain": lambda: ours("drain", url),
         "latency": lambda: ours("latency", url),
+        "explore": lambda: run([sys.executable, "-m", "tests.benchmarks.explore", url]),
     }
 
 
@@ -57,6 +58,8 @@ def postgres_rows(f: dict[str, Figures]) -> list[Row]:
         ("single enqueue", f["enqueue"]["enqueue"], "pgqueuer", peer["enqueue"], 0, False),
         ("idle latency p50, ms", f["latency"]["latency"]["p50"], "pgqueuer",
          peer["latency"]["p50"], 1.5, True),
+        ("1M events to a DataFrame, s", f["explore"]["ours"], "bare ADBC", f["explore"]["adbc"],
+         1.5, True),
     ]  # fmt: skip
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
+import msgspec
 import pytest
 
+from omniq_nb.config.backend import StorageBackendConfig
 from omniq_nb.config.options import FileOptions, RedisOptions, SqliteOptions
 from omniq_nb.testing import (
     EventStoreSuite,
@@ -24,6 +26,11 @@ class Configuration(NamedTuple):
     arguments: Callable[[Path, Servers], tuple[object, ...]]
     private: str = ""
     eldest: bool = False  # of its family: it runs what takes seconds or starts processes
+
+
+def new_schema(servers: Servers) -> tuple[object, ...]:
+    options = StorageBackendConfig.from_url(servers("postgres").url).options()
+    return None, msgspec.structs.replace(options, schema=f"test {uuid4().hex}")
 
 
 SQLITE = "omniq_nb.storage.sql:SqlitePlace"
@@ -47,6 +54,9 @@ CONFIGURATIONS = {
         REDIS,
         lambda _, servers: (None, redis_options(servers)),
         eldest=True,
+    ),
+    "postgres": Configuration(
+        "omniq_nb.storage.sql:PostgresPlace", lambda _, servers: new_schema(servers), eldest=True
     ),
     "memory": Configuration(
         MEMORY,

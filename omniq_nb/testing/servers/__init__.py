@@ -13,6 +13,7 @@ from omniq_nb.testing.servers.base import Server
 
 KINDS: dict[str, str] = {
     "redis": "omniq_nb.testing.servers.redis:RedisServer",
+    "postgres": "omniq_nb.testing.servers.postgres:PostgresServer",
 }
 """The class of each kind of server, as ``"module:Name"``."""
 

@@ -44,6 +44,10 @@ class Server(ABC):
     environment: dict[str, str] = {}  # noqa: RUF012  read only
     """More variables for the process."""
 
+    user: int | None = None
+    group: int | None = None
+    """Who runs it, if not whoever runs the tests."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
@@ -88,6 +92,9 @@ class Server(ABC):
                 stderr=log,
                 cwd=self.folder,
                 env=os.environ | self.environment,
+                user=self.user,
+                group=self.group,
+                extra_groups=None if self.user is None else [],
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
