@@ -7,6 +7,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from omniq_nb.testing.servers import Servers
+
 hypothesis.settings.register_profile("omniq_nb", deadline=None, database=None)
 hypothesis.settings.load_profile("omniq_nb")
 
@@ -26,3 +28,10 @@ def no_settings_from_outside(
     folder = tmp_path_factory.mktemp("config")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
     yield folder
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The servers that this process's tests share. Each starts when it is first asked for."""
+    with Servers(lambda kind: tmp_path_factory.mktemp(kind)) as running:
+        yield running

@@ -15,11 +15,12 @@ from omniq_nb.testing import (
     ScheduleStoreSuite,
     TaskQueueSuite,
 )
+from omniq_nb.testing.servers import Servers
 
 
 class Configuration(NamedTuple):
     constructor: str
-    arguments: Callable[[Path], tuple[object, ...]]
+    arguments: Callable[[Path, Servers], tuple[object, ...]]
     private: str = ""
     eldest: bool = False  # of its family: it runs what takes seconds or starts processes
 
@@ -29,20 +30,20 @@ FILE = "omniq_nb.storage.file:FilePlace"
 MEMORY = "omniq_nb.storage.memory:MemoryPlace"
 
 CONFIGURATIONS = {
-    "sqlite": Configuration(SQLITE, lambda path: (f"{path}.db", SqliteOptions()), eldest=True),
+    "sqlite": Configuration(SQLITE, lambda path, _: (f"{path}.db", SqliteOptions()), eldest=True),
     "sqlite-full": Configuration(
-        SQLITE, lambda path: (f"{path}.db", SqliteOptions(synchronous="FULL"))
+        SQLITE, lambda path, _: (f"{path}.db", SqliteOptions(synchronous="FULL"))
     ),
     "sqlite-memory": Configuration(
         SQLITE,
-        lambda path: (":memory:", SqliteOptions()),
+        lambda path, _: (":memory:", SqliteOptions()),
         private="a database in memory belongs to its one connection",
     ),
-    "file": Configuration(FILE, lambda path: (str(path), FileOptions()), eldest=True),
-    "file-no-fsync": Configuration(FILE, lambda path: (str(path), FileOptions(fsync=False))),
+    "file": Configuration(FILE, lambda path, _: (str(path), FileOptions()), eldest=True),
+    "file-no-fsync": Configuration(FILE, lambda path, _: (str(path), FileOptions(fsync=False))),
     "memory": Configuration(
         MEMORY,
-        lambda path: (),
+        lambda path, _: (),
         private="a space in memory belongs to its one handle",
         eldest=True,
     ),
@@ -61,10 +62,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 class Places:
     @pytest.fixture
-    def new_recipe(self, configuration: str, tmp_path: Path) -> Callable[[], Recipe]:
+    def new_recipe(
+        self, configuration: str, tmp_path: Path, servers: Servers
+    ) -> Callable[[], Recipe]:
         constructor, arguments, private, _ = CONFIGURATIONS[configuration]
         numbers = count()
-        return lambda: Recipe(constructor, arguments(tmp_path / str(next(numbers))), private)
+        return lambda: Recipe(
+            constructor, arguments(tmp_path / str(next(numbers)), servers), private
+        )
 
 
 class TestTaskQueue(Places, TaskQueueSuite):

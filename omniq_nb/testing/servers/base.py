@@ -1,4 +1,4 @@
-"""A real server for tests: on a free loopback port, with data of its own, gone with its user."""
+"""A server process: started, awaited, stopped, killed, started again on the same port and data."""
 
 import contextlib
 import ctypes
@@ -113,6 +113,11 @@ class Server(ABC):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def restart(self) -> None:
+        """Kill it and start it again."""
+        self.kill()
+        self.start()
 
     def log(self) -> str:
         """Give what it said so far."""
