@@ -35,6 +35,7 @@ _PLACES = {
     "memory": "omniq_nb.storage.memory:MemoryPlace",
     "sqlite": "omniq_nb.storage.sql:SqlitePlace",
     "file": "omniq_nb.storage.file:FilePlace",
+    "nats": "omniq_nb.storage.nats:NatsPlace",
 }
 """The stores that exist; the other backends of `BACKENDS` validate and wait for theirs."""
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 
-from omniq_nb.config.options import FileOptions, SqliteOptions
+from omniq_nb.config.options import FileOptions, NatsOptions, SqliteOptions
 from omniq_nb.testing import (
     EventStoreSuite,
     Recipe,
@@ -27,6 +28,7 @@ class Configuration(NamedTuple):
 
 SQLITE = "omniq_nb.storage.sql:SqlitePlace"
 FILE = "omniq_nb.storage.file:FilePlace"
+NATS = "omniq_nb.storage.nats:NatsPlace"
 MEMORY = "omniq_nb.storage.memory:MemoryPlace"
 
 CONFIGURATIONS = {
@@ -41,6 +43,14 @@ CONFIGURATIONS = {
     ),
     "file": Configuration(FILE, lambda path, _: (str(path), FileOptions()), eldest=True),
     "file-no-fsync": Configuration(FILE, lambda path, _: (str(path), FileOptions(fsync=False))),
+    "nats": Configuration(
+        NATS,
+        lambda path, servers: (
+            None,
+            NatsOptions(servers=(servers("nats").url,), stream=f"test-{uuid4().hex}"),
+        ),
+        eldest=True,
+    ),
     "memory": Configuration(
         MEMORY,
         lambda path, _: (),

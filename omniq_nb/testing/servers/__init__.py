@@ -11,7 +11,9 @@ from typing import Self
 
 from omniq_nb.testing.servers.base import Server
 
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "nats": "omniq_nb.testing.servers.nats:NatsServer",
+}
 """The class of each kind of server, as ``"module:Name"``."""
 
 
