@@ -1,0 +1,97 @@
+"""Network backends beside their peers, on servers of their own.
+
+``python -m tests.benchmarks.network [postgres] [--quick]``: words choose backends, none means all;
+``--quick`` takes one round instead of three.
+The servers sync to the disk as they do by default.
+"""
+
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+from omniq_nb.testing.servers import Servers
+from tests.benchmarks.__main__ import PEERS_ENV, RUNS, Figures, medians, ours, peer
+
+PEERS = {"postgres": ["pgqueuer", "asyncpg", "dbos"]}
+SETTINGS = {
+    "postgres": {"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "200"}
+}
+"""What a server is told, instead of what makes tests fast."""
+
+Measures = dict[str, Callable[[], Figures]]
+Row = tuple[str, float, str, float, float, bool]
+
+
+def postgres(url: str) -> Measures:
+    """The peers and we, on PostgreSQL."""
+    return {
+        "pgqueuer": lambda: peer("pgqueuer_postgres.py", url),
+        "dbos": lambda: peer("dbos_postgres.py", url),
+        "limits": lambda: peer("postgres_limits.py", url),
+        "enqueue": lambda: ours("enqueue", url),
+        "drain": lambda: ours("drain", url),
+        "latency": lambda: ours("latency", url),
+    }
+
+
+def postgres_rows(f: dict[str, Figures]) -> list[Row]:
+    """Work, our figure, whose other figure, that, the least ratio, whether smaller is better."""
+    drain, peer = f["drain"]["drain"], f["pgqueuer"]
+    return [
+        ("drain", drain, "pgqueuer, stores no results", peer["drain"], 0.5, False),
+        ("drain", drain, "dbos, stores results", f["dbos"]["drain"], 4, False),
+        ("drain", drain, "limit: asyncpg, claim 64 and complete 64",
+         f["limits"]["claim_and_complete"], 0, False),
+        ("bulk enqueue", f["enqueue"]["bulk"], "pgqueuer", peer["bulk"], 0.7, False),
+        ("single enqueue", f["enqueue"]["enqueue"], "pgqueuer", peer["enqueue"], 0, False),
+        ("idle latency p50, ms", f["latency"]["latency"]["p50"], "pgqueuer",
+         peer["latency"]["p50"], 1.5, True),
+    ]  # fmt: skip
+
+
+BACKENDS: dict[str, tuple[Callable[[str], Measures], Callable[[dict[str, Figures]], list[Row]]]] = {
+    "postgres": (postgres, postgres_rows),
+}
+
+
+def install(packages: list[str]) -> None:
+    """Put peers into their environment."""
+    if not PEERS_ENV.exists():
+        venv.create(PEERS_ENV, with_pip=True)
+    pip = [str(PEERS_ENV / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, *packages], check=True)
+
+
+def table(rows: list[Row]) -> str:
+    """Rows in Markdown."""
+    lines = ["| work | omniq_nb | held against | it does | ratio | reached |",
+             "|---|---:|---|---:|---:|---|"]  # fmt: skip
+    for work, mine, whose, theirs, least, smaller in rows:
+        ratio = mine / theirs
+        met = ratio <= least if smaller else ratio >= least
+        bound = f"{'<=' if smaller else '>='} {least:g}x {'yes' if met else 'NO'}" if least else ""
+        lines.append(f"| {work} | {mine:,.3g} | {whose} | {theirs:,.3g} | {ratio:.2f} | {bound} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    words = [word for word in sys.argv[1:] if not word.startswith("-")] or list(BACKENDS)
+    runs = 1 if "--quick" in sys.argv else RUNS
+    with tempfile.TemporaryDirectory() as folder:
+        for word in words:
+            install(PEERS[word])
+            measures, rows = BACKENDS[word]
+            with Servers(lambda kind: Path(folder, kind)) as servers:
+                server = servers.another(word)
+                server.settings = SETTINGS[word]
+                with server:
+                    figures = medians(measures(server.url), runs)
+            print(f"\n## {word}\n\n{table(rows(figures))}\n\n{figures}")
+
+
+if __name__ == "__main__":
+    main()
