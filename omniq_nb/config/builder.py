@@ -298,7 +298,7 @@ class BackendChoice(Generic[B]):
         servers : Sequence[str], default ('nats://localhost:4222',)
             Servers; or comma-separated in the URL.
         stream : str, default 'omniq'
-            Prefix of streams and buckets.
+            Prefix of all streams: letters, digits, - and _.
         username : str
             User.
         password : str

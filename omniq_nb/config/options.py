@@ -24,6 +24,7 @@ Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
+Word: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]+$")]
 SECRET = Meta(extra={"secret": True})
 
 
@@ -255,7 +256,9 @@ class NatsOptions(Options, frozen=True, kw_only=True):
     servers: Annotated[
         tuple[str, ...], Meta(description="Servers; or comma-separated in the URL.")
     ] = ("nats://localhost:4222",)
-    stream: Annotated[Text, Meta(description="Prefix of streams and buckets.")] = "omniq"
+    stream: Annotated[
+        Word, Meta(description="Prefix of all streams: letters, digits, - and _.")
+    ] = "omniq"
     username: Annotated[str | None, Meta(description="User.")] = None
     password: Annotated[str | None, Meta(description="Password."), SECRET] = None
     token: Annotated[str | None, Meta(description="Token."), SECRET] = None

@@ -37,6 +37,7 @@ _PLACES = {
     "file": "omniq_nb.storage.file:FilePlace",
     "redis": "omniq_nb.storage.redis:RedisPlace",
     "postgres": "omniq_nb.storage.sql:PostgresPlace",
+    "nats": "omniq_nb.storage.nats:NatsPlace",
 }
 """The stores that exist; the other backends of `BACKENDS` validate and wait for theirs."""
 

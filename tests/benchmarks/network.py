@@ -1,7 +1,7 @@
 """Network backends beside their peers, on servers of their own.
 
-``python -m tests.benchmarks.network [postgres|redis] [--quick]``: words choose backends, none means
-all; ``--quick`` takes one round instead of three.
+``python -m tests.benchmarks.network [postgres|redis|nats] [--quick]``: words choose backends, none
+means all; ``--quick`` takes one round instead of three.
 The servers sync to the disk as they do by default. Server and Python have a core each for Redis,
 whose figures swing otherwise.
 """
@@ -22,10 +22,12 @@ from tests.benchmarks.__main__ import PEERS_ENV, RUNS, Figures, medians, ours, p
 PEERS = {
     "postgres": ["pgqueuer", "asyncpg", "dbos"],
     "redis": ["dramatiq[redis]", "arq", "streaq", "rq", "huey", "taskiq<0.12", "taskiq-redis"],
+    "nats": ["taskiq-nats"],
 }
 SETTINGS = {
     "postgres": {"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "200"},
     "redis": {"save": ""},
+    "nats": {"jetstream": "enabled"},
 }
 """What a server is told, instead of what makes tests fast."""
 
@@ -102,9 +104,32 @@ def redis_rows(f: dict[str, Figures]) -> list[Row]:
     ]  # fmt: skip
 
 
+def nats(url: str) -> Measures:
+    """The peer and we, on NATS."""
+    return {
+        "taskiq": lambda: peer("taskiq_jetstream.py", url),
+        "enqueue": lambda: ours("enqueue", url),
+        "drain": lambda: ours("drain", url),
+        "latency": lambda: ours("latency", url),
+    }
+
+
+def nats_rows(f: dict[str, Figures]) -> list[Row]:
+    """As `postgres_rows`."""
+    peer, whose = f["taskiq"], "taskiq-nats, stores no results"
+    return [
+        ("drain", f["drain"]["drain"], whose, peer["drain"], 1, False),
+        ("bulk enqueue", f["enqueue"]["bulk"], whose, peer["bulk"], 0, False),
+        ("single enqueue", f["enqueue"]["enqueue"], whose, peer["enqueue"], 0, False),
+        ("idle latency p50, ms", f["latency"]["latency"]["p50"], whose,
+         peer["latency"]["p50"], 1.5, True),
+    ]  # fmt: skip
+
+
 BACKENDS: dict[str, tuple[Callable[[str], Measures], Callable[[dict[str, Figures]], list[Row]]]] = {
     "postgres": (postgres, postgres_rows),
     "redis": (redis, redis_rows),
+    "nats": (nats, nats_rows),
 }
 
 

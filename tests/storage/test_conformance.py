@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from omniq_nb.config.backend import StorageBackendConfig
-from omniq_nb.config.options import FileOptions, RedisOptions, SqliteOptions
+from omniq_nb.config.options import FileOptions, NatsOptions, RedisOptions, SqliteOptions
 from omniq_nb.testing import (
     EventStoreSuite,
     Recipe,
@@ -36,6 +36,7 @@ def new_schema(servers: Servers) -> tuple[object, ...]:
 SQLITE = "omniq_nb.storage.sql:SqlitePlace"
 FILE = "omniq_nb.storage.file:FilePlace"
 REDIS = "omniq_nb.storage.redis:RedisPlace"
+NATS = "omniq_nb.storage.nats:NatsPlace"
 MEMORY = "omniq_nb.storage.memory:MemoryPlace"
 
 CONFIGURATIONS = {
@@ -57,6 +58,14 @@ CONFIGURATIONS = {
     ),
     "postgres": Configuration(
         "omniq_nb.storage.sql:PostgresPlace", lambda _, servers: new_schema(servers), eldest=True
+    ),
+    "nats": Configuration(
+        NATS,
+        lambda path, servers: (
+            None,
+            NatsOptions(servers=(servers("nats").url,), stream=f"test-{uuid4().hex}"),
+        ),
+        eldest=True,
     ),
     "memory": Configuration(
         MEMORY,

@@ -14,6 +14,7 @@ from omniq_nb.testing.servers.base import Server
 KINDS: dict[str, str] = {
     "redis": "omniq_nb.testing.servers.redis:RedisServer",
     "postgres": "omniq_nb.testing.servers.postgres:PostgresServer",
+    "nats": "omniq_nb.testing.servers.nats:NatsServer",
 }
 """The class of each kind of server, as ``"module:Name"``."""
 
