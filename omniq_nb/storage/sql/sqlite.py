@@ -94,6 +94,21 @@ class SqlitePlace:
         """Give the schedules."""
         return SqlScheduleStore(self._database)
 
+    async def promises(self) -> dict[str, str]:
+        """Say what it promises; see `omniq_nb.storage.probe`."""
+        exclusion = "one task has one worker: claims are transactions, one writer at a time"
+        if self._database.path == MEMORY:
+            return {
+                "durability": "gone with this process",
+                "sharing": "this process only",
+                "exclusion": exclusion,
+            }
+        return {
+            "durability": self._database.durability,
+            "sharing": "all processes of this machine",
+            "exclusion": exclusion,
+        }
+
 
 class _Busy(Exception):
     """Not now: somebody else writes, or it would take too long here."""
@@ -119,6 +134,15 @@ class SqliteDatabase(Database):
         self._bell = Bell()
         self._pid = os.getpid()
         self._give_up_at = inf
+
+    @property
+    def durability(self) -> str:
+        """What survives, in words, as the options have it."""
+        if self._options.synchronous == "OFF" or self._options.journal_mode == "MEMORY":
+            return "survives crashes of processes, not power cuts"
+        if self._options.synchronous == "NORMAL" and self._options.journal_mode == "WAL":
+            return "survives crashes; a power cut may undo the last moments (synchronous: NORMAL)"
+        return "survives crashes and power cuts"
 
     # ---------------------------------------------------------------- opening
 
