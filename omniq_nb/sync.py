@@ -52,6 +52,7 @@ from omniq_nb.portal import LoopThread, drive
 if TYPE_CHECKING:
     import pandas as pd
 
+    from omniq_nb.notebook.panel.frame import Panel
     from omniq_nb.notebook.plots import Plot
 
 SHOW_AFTER = 1.0
@@ -776,6 +777,16 @@ class OmniQ(Shown):
         """
         __tracebackhide__ = True
         return self._caller.loop.call(self._async.sql(query, parameters, kind))
+
+    def panel(self) -> "Panel":
+        """Steer it by hand: choose backends, start workers, watch, explore.
+
+        Returns
+        -------
+        Panel
+            Shown as the last line of a cell. A cell that is run again closes its earlier one.
+        """
+        return cast("Panel", notebook("panel").panel(self))
 
     def purge(self, before: datetime | float) -> dict[str, int]:
         """Forget tasks that finished, results and events from before that time.

@@ -125,9 +125,9 @@ class Explorer:
 
             return plan(query, bound)
 
-        needs = await _aside(planned)
+        needs = await aside(planned)
         scans = await self._scans({VIEWS[name]: columns for name, columns in needs.items()})
-        return await _aside(lambda open: self._session(open, scans).query(query, bound))
+        return await aside(lambda open: self._session(open, scans).query(query, bound))
 
     async def table(
         self,
@@ -189,7 +189,7 @@ class Explorer:
             used |= set(described.typed) if used - set(read) else set()
             read = tuple(name for name in read if name in used)
         scans = await self._scans({described: read}, Query(since=since, until=until, equals=pushed))
-        return await _aside(lambda open: self._session(open, scans).query(query, parameters))
+        return await aside(lambda open: self._session(open, scans).query(query, parameters))
 
     async def batch_table(self, batch: str) -> "pa.Table":
         """One row for each task of a batch, in order: arguments, value, state and times.
@@ -210,7 +210,7 @@ class Explorer:
             )
             return session.query(_batch_query(session.arguments["batch"]))
 
-        return await _aside(combined)
+        return await aside(combined)
 
     # ---------------------------------------------------------------- inside
 
@@ -273,7 +273,7 @@ class Explorer:
         return Session(connection, scans.sources, scans.unsettled, self._structures)
 
 
-async def _aside(work: Callable[[Connections], T]) -> T:
+async def aside(work: Callable[[Connections], T]) -> T:
     """Do it in a thread if there is a loop that must go on. Cancelled, interrupt DuckDB."""
     connections: Connections = []
 

@@ -50,4 +50,5 @@ async def test_the_quickstart_runs_in_jupyterlab(page, jupyter):
     await notebook.open()
     await notebook.run_all()
     await expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
-    await expect(page.get_by_role("table").first).to_contain_text("accuracy")
+    results = page.get_by_role("table").filter(has_text="accuracy")
+    await expect(results.first).to_be_visible()

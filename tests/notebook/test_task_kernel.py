@@ -91,7 +91,8 @@ def test_output_and_value_appear_live_under_the_cell_that_submitted(page):
     assert list(page.displays) == [card, value]
     # Nothing else was displayed or printed by anybody.
     kinds = [message["msg_type"] for message in page.messages]
-    assert kinds.count("stream") == 2
+    printed = [m["content"]["text"] for m in page.messages if m["msg_type"] == "stream"]
+    assert "".join(printed) == "other\n5 {5: 6}\n"
     assert "execute_result" not in kinds
 
 

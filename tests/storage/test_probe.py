@@ -42,6 +42,14 @@ async def test_a_backend_says_what_it_promises(tmp_path, url, durability, sharin
     assert ["exclusion" in promise.promises for promise in found] == [True, False, False, False]
 
 
+@pytest.mark.parametrize("kind", ["nats", "postgres", "redis"])
+async def test_a_server_is_asked_what_it_promises(servers, kind):
+    for promise in await probe(OmniQConfig(task_queue_backend=servers(kind).url)):
+        assert promise.problem is None
+        assert {"durability", "sharing", "checked"} <= promise.promises.keys()
+        assert "machines" in promise.promises["sharing"]
+
+
 async def test_it_says_whether_results_and_tasks_share_a_transaction():
     together = await probe(OmniQConfig(task_queue_backend="a.db"))
     apart = await probe(OmniQConfig(task_queue_backend="a.db", result_storage_backend="b.db"))

@@ -63,6 +63,9 @@ CONFLICTS = 20
 _STATUS = "SELECT pg_xact_status($1::text::xid8)"
 _HAS_SCHEMA = "SELECT 1 FROM pg_namespace WHERE nspname = $1"
 _VERSION = "SELECT version FROM omniq_schema"
+_DURABILITY = """
+    SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')
+"""
 
 log = logging.getLogger("omniq_nb.postgres")
 
@@ -79,12 +82,36 @@ class PostgresPlace(SqlPlace):
     """
 
     def __init__(self, location: None, options: PostgresOptions) -> None:
-        super().__init__(PostgresDatabase(options))
+        self._postgres = PostgresDatabase(options)
+        super().__init__(self._postgres)
         self._schema = options.schema
 
     def task_queue(self) -> PostgresTaskQueue:
         """Give the tasks."""
         return PostgresTaskQueue(self._database, self._schema)
+
+    async def promises(self) -> dict[str, str]:
+        """Say what it promises; see `omniq_nb.storage.probe`."""
+
+        async def ask(tx: PostgresTransaction) -> dict[str, str]:
+            return dict(await tx.fetch(_DURABILITY))
+
+        settings = await self._postgres.read(ask)
+        if settings["fsync"] == "off":
+            durability = "survives crashes of processes, not power cuts (the server's fsync is off)"
+        elif settings["synchronous_commit"] == "off":
+            durability = (
+                "survives crashes of our processes; the server's crash or a power cut may undo "
+                "the last moments (synchronous_commit is off)"
+            )
+        else:
+            durability = "survives crashes and power cuts"
+        return {
+            "durability": durability,
+            "sharing": "all machines that reach the server",
+            "exclusion": "one task has one worker: claims lock rows, and leases go by the "
+            "server's clock",
+        }
 
 
 PostgresWork = Callable[[PostgresTransaction], Coroutine[Any, Any, Answer]]
