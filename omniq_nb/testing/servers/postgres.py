@@ -22,6 +22,9 @@ from omniq_nb.testing.servers.base import Server
 
 USER, PASSWORD = "omniq", "correct:horse/battery@staple"
 
+SHARED = "/tmp"
+"""A folder that every user may enter."""
+
 
 class PostgresServer(Server):
     """One server with the database ``postgres``, its superuser `USER` and a password.
@@ -67,7 +70,8 @@ class PostgresServer(Server):
     def prepare(self) -> None:
         """Make the database files."""
         if self.user is not None:
-            self.data = Path(tempfile.mkdtemp(prefix="omniq-postgres-"), "data")
+            # Not below the caller's temporary folder, which others may not be able to enter.
+            self.data = Path(tempfile.mkdtemp(prefix="omniq-postgres-", dir=SHARED), "data")
             self.data.parent.chmod(0o755)
         self.data.mkdir()
         if self.user is not None:
