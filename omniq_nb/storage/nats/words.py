@@ -52,6 +52,12 @@ def unreachable(options: NatsOptions, reasons: Sequence[Exception]) -> StoreUnav
             f"{where(options)}: no encrypted connection: {said}. The server's certificate must "
             "name this host and come from an authority known here (SSL_CERT_FILE names others)."
         )
+    if any(isinstance(reason, ConnectionResetError) for reason in reasons):
+        # What the server said is lost when it closes the connection before we have read it.
+        return StoreUnavailable(
+            f"{where(options)} hung up ({said}): it restarts, or it does not let this user in. "
+            "Check user and password, token or creds_file, and the server's log."
+        )
     return StoreUnavailable(
         f"{where(options)} cannot be reached: {said}. Check that the server runs, its address and "
         "port, and that no firewall is in between."
