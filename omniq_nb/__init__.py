@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omniq_nb.core.client import AsyncOmniQ
     from omniq_nb.core.context import CurrentTask, current_task
     from omniq_nb.models.task import Retry, State
+    from omniq_nb.notebook.panel import panel
     from omniq_nb.sync import Batch, Handle, OmniQ, as_completed, configure, gather
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "CurrentTask": "omniq_nb.core.context",
     "current_task": "omniq_nb.core.context",
     "errors": "omniq_nb.errors",
+    "panel": "omniq_nb.notebook.panel",
     "plots": "omniq_nb.notebook.plots",
 }
 
@@ -52,6 +54,7 @@ __all__ = [
     "current_task",
     "errors",
     "gather",
+    "panel",
     "plots",
 ]
 
@@ -71,7 +74,7 @@ def __getattr__(name: str) -> object:
     if home is None:
         raise AttributeError(f"module 'omniq_nb' has no attribute {name!r}")
     module = import_module(home)
-    value = module if home.endswith(f".{name}") else getattr(module, name)
+    value = getattr(module, name, module)  # some names are those of modules
     globals()[name] = value
     return value
 

@@ -6,6 +6,8 @@ running event loop and in a notebook cell, because the engine has its own loop t
 """
 
 import asyncio
+import builtins
+import os
 import sys
 import threading
 import time
@@ -33,11 +35,12 @@ from omniq_nb.core.handle import (
     values_of,
     wait_timeout,
 )
+from omniq_nb.core.launch.base import WorkerOptions
 from omniq_nb.core.options import Options, TaskOptions
 from omniq_nb.core.outcomes import Waiting
 from omniq_nb.core.outputs import News
 from omniq_nb.core.schedules import AsyncSchedules
-from omniq_nb.core.workers import STOP_TIMEOUT, AsyncWorkers
+from omniq_nb.core.workers import STOP_TIMEOUT, AsyncWorkers, Launched
 from omniq_nb.display import Shown, notebook, settled
 from omniq_nb.display import waiting as shown_waiting
 from omniq_nb.errors import NotSerializable
@@ -49,6 +52,7 @@ from omniq_nb.portal import LoopThread, drive
 if TYPE_CHECKING:
     import pandas as pd
 
+    from omniq_nb.notebook.panel.frame import Panel
     from omniq_nb.notebook.plots import Plot
 
 SHOW_AFTER = 1.0
@@ -353,45 +357,93 @@ class Workers(Shown):
         self._caller = caller
         self._async = twin
 
+    @overload
+    def start(
+        self,
+        n: int | None = None,
+        kind: Literal["thread", "async", "process", "process-per-task"] | None = None,
+        queues: str | Sequence[str] | None = None,
+    ) -> WorkerInfo: ...
+    @overload
+    def start(
+        self,
+        n: int | None = None,
+        *,
+        kind: Launched,
+        queues: str | Sequence[str] | None = None,
+        **options: Unpack[WorkerOptions],
+    ) -> builtins.list[WorkerInfo]: ...
+    @overload
     def start(
         self,
         n: int | None = None,
         kind: str | None = None,
         queues: str | Sequence[str] | None = None,
-    ) -> WorkerInfo:
+        **options: Any,
+    ) -> WorkerInfo | builtins.list[WorkerInfo]: ...
+    def start(
+        self,
+        n: int | None = None,
+        kind: str | None = None,
+        queues: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> WorkerInfo | builtins.list[WorkerInfo]:
         """Have `n` tasks run at the same time. Doing it again only changes the number.
 
         Parameters
         ----------
         n : int, optional
-            Tasks at the same time.
-        kind : {"thread", "async", "process"}, optional
-            Threads of this process, coroutines of one thread, or child processes, which alone
-            use several cores for Python code and can be ended at any time.
+            Tasks at the same time, or, of background workers, how many there shall be.
+        kind : str, optional
+            In this process: ``"thread"``, threads; ``"async"``, coroutines of one thread;
+            ``"process"``, child processes, which alone use several cores for Python code and
+            can be ended at any time; ``"process-per-task"``, a fresh one for each attempt.
+            Outliving this process: ``"background"``, detached processes.
         queues : str or sequence of str, optional
             Which queues are asked, in this order.
+        **options
+            For background workers: `isolation`, `concurrency`, `idle_timeout`, `max_tasks`,
+            `max_memory`; see `omniq_nb.core.launch.base.WorkerOptions`.
         """
         __tracebackhide__ = True
-        return self._caller.loop.call(self._async.start(n, kind, queues))
+        return self._caller.loop.call(self._async.start(n, kind, queues, **options))
 
-    def stop(self, *, drain: bool = False, timeout: float | None = STOP_TIMEOUT) -> None:
-        """Stop all workers of this client.
+    def stop(
+        self, kind: str | None = None, *, drain: bool = False, timeout: float | None = STOP_TIMEOUT
+    ) -> None:
+        """Stop the workers of this client; background ones only when their kind is named.
 
         Parameters
         ----------
+        kind : str, optional
+            Only these. ``"background"`` stops all background workers of this configuration on
+            this machine, whoever started them; without a kind they work on.
         drain : bool
             First work until the queues are empty; otherwise only finish what runs.
         timeout : float or None
             Seconds, after which what still runs is given back to the queue.
         """
-        self._caller.loop.call(self._async.stop(drain=drain, timeout=timeout))
+        __tracebackhide__ = True
+        self._caller.loop.call(self._async.stop(kind, drain=drain, timeout=timeout))
 
-    def scale(self, n: int) -> None:
-        """Change how many tasks each worker of this client runs at the same time."""
-        self._caller.loop.call(self._async.scale(n))
+    def scale(self, n: int, kind: str | None = None) -> None:
+        """Change how many tasks each worker of this client runs at the same time.
 
-    def list(self) -> list[WorkerInfo]:
-        """All workers that ever sent a heartbeat to this queue, newest last."""
+        Parameters
+        ----------
+        n : int
+            The new number.
+        kind : str, optional
+            Only these workers. Of background ones: how many there shall be.
+        """
+        __tracebackhide__ = True
+        self._caller.loop.call(self._async.scale(n, kind))
+
+    def list(self) -> builtins.list[WorkerInfo]:
+        """All workers that ever sent a heartbeat to this queue, newest last.
+
+        The `state` of one that died is ``"dead"``.
+        """
         return self._caller.stores(self._async.list())
 
 
@@ -553,10 +605,23 @@ class OmniQ(Shown):
         self._finalizer.atexit = False
         _open.add(self)
 
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+        """A client with the configuration of a YAML file.
+
+        Parameters
+        ----------
+        path : path
+            The file, as ``config.to_yaml(path)`` writes it.
+        """
+        return cls(OmniQConfig.from_yaml(path))
+
     # ---------------------------------------------------------------- life
 
     def close(self, timeout: float | None = STOP_TIMEOUT) -> None:
-        """Stop the workers and disconnect. ``with`` does it, and so does leaving Python.
+        """Stop the workers of this process and disconnect.
+
+        ``with`` does it, and so does leaving Python.
 
         Parameters
         ----------
@@ -712,6 +777,16 @@ class OmniQ(Shown):
         """
         __tracebackhide__ = True
         return self._caller.loop.call(self._async.sql(query, parameters, kind))
+
+    def panel(self) -> "Panel":
+        """Steer it by hand: choose backends, start workers, watch, explore.
+
+        Returns
+        -------
+        Panel
+            Shown as the last line of a cell. A cell that is run again closes its earlier one.
+        """
+        return cast("Panel", notebook("panel").panel(self))
 
     def purge(self, before: datetime | float) -> dict[str, int]:
         """Forget tasks that finished, results and events from before that time.

@@ -16,6 +16,17 @@ if [[ "$*" != *"not browser"* ]] && ! command -v chromium >/dev/null; then
         chromium fonts-dejavu-core >/dev/null
 fi
 
+if ! command -v redis-server >/dev/null; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo 'The tests of the Redis stores need `redis-server` (6.2 or newer) on the PATH.' >&2
+        exit 1
+    fi
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        redis-server >/dev/null
+    service redis-server stop >/dev/null 2>&1 || true  # the tests start their own
+fi
+
 if [ -z "${VIRTUAL_ENV:-}" ]; then
     [ -d .venv ] || "${PYTHON:-python3}" -m venv .venv
     # shellcheck disable=SC1091

@@ -18,6 +18,8 @@ TWINS = [
 ONE_FACED = {
     "open",  # a blocking client is open from the start
     "enqueue_calls",  # what both maps are made of
+    "release",  # of the workers; a client's close calls it
+    "panel",  # which has a thread of its own for its loop
 }
 
 
@@ -31,12 +33,14 @@ def public(kind):
 
 @pytest.mark.parametrize(("blocking", "awaitable"), TWINS, ids=lambda kind: kind.__name__)
 def test_have_the_same_methods(blocking, awaitable):
-    assert public(blocking).keys() == public(awaitable).keys() - ONE_FACED
+    assert public(blocking).keys() - ONE_FACED == public(awaitable).keys() - ONE_FACED
 
 
 @pytest.mark.parametrize(("blocking", "awaitable"), TWINS, ids=lambda kind: kind.__name__)
 def test_take_the_same_arguments(blocking, awaitable):
     for name, method in public(blocking).items():
+        if name in ONE_FACED:
+            continue
         ours = inspect.signature(method).parameters.values()
         theirs = inspect.signature(public(awaitable)[name]).parameters.values()
         assert [(p.name, p.kind, p.default) for p in ours] == [

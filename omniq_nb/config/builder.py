@@ -148,6 +148,9 @@ class BackendChoice(Generic[B]):
         username: str | None | UnsetType = UNSET,
         password: str | None | UnsetType = UNSET,
         ssl: bool | UnsetType = UNSET,
+        ssl_ca_certs: str | None | UnsetType = UNSET,
+        ssl_certfile: str | None | UnsetType = UNSET,
+        ssl_keyfile: str | None | UnsetType = UNSET,
         prefix: str | UnsetType = UNSET,
         max_connections: int | UnsetType = UNSET,
         timeout: float | UnsetType = UNSET,
@@ -159,7 +162,7 @@ class BackendChoice(Generic[B]):
         url : str, optional
             ``redis://user:password@host:6379/0`` or ``rediss://``.
         host : str, default 'localhost'
-            Server.
+            Server; or the path of its socket.
         port : int, default 6379
             Port.
         database : int, default 0
@@ -170,12 +173,18 @@ class BackendChoice(Generic[B]):
             Password.
         ssl : bool, default False
             TLS; also by `rediss://`.
+        ssl_ca_certs : str
+            Path of the certificates that a server's must come from.
+        ssl_certfile : str
+            Path of the client's certificate.
+        ssl_keyfile : str
+            Path of the client's private key.
         prefix : str, default 'omniq'
             Of all keys.
         max_connections : int, default 10
             Size of the connection pool.
         timeout : float, default 30.0
-            Seconds for one command.
+            Seconds for one command, and for a server to come back.
         """
         return self._choose(
             "redis",
@@ -186,6 +195,9 @@ class BackendChoice(Generic[B]):
             username=username,
             password=password,
             ssl=ssl,
+            ssl_ca_certs=ssl_ca_certs,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
             prefix=prefix,
             max_connections=max_connections,
             timeout=timeout,
@@ -195,13 +207,17 @@ class BackendChoice(Generic[B]):
         self,
         url: str | None = None,
         *,
-        host: str | UnsetType = UNSET,
-        port: int | UnsetType = UNSET,
-        database: str | UnsetType = UNSET,
+        host: str | None | UnsetType = UNSET,
+        port: int | None | UnsetType = UNSET,
+        database: str | None | UnsetType = UNSET,
         username: str | None | UnsetType = UNSET,
         password: str | None | UnsetType = UNSET,
+        service: str | None | UnsetType = UNSET,
         schema: str | UnsetType = UNSET,
         sslmode: str | None | UnsetType = UNSET,
+        sslrootcert: str | None | UnsetType = UNSET,
+        sslcert: str | None | UnsetType = UNSET,
+        sslkey: str | None | UnsetType = UNSET,
         min_connections: int | UnsetType = UNSET,
         max_connections: int | UnsetType = UNSET,
         timeout: float | UnsetType = UNSET,
@@ -212,26 +228,35 @@ class BackendChoice(Generic[B]):
         ----------
         url : str, optional
             ``postgresql://user:password@host:5432/database``.
-        host : str, default 'localhost'
-            Server.
-        port : int, default 5432
-            Port.
-        database : str, default 'omniq'
-            Database.
+        host : str
+            Server; several as ``a:5432,b:5432``, of which one that takes writes is used. Unless
+            given: that of the service, PGHOST, or localhost.
+        port : int
+            Port; else the service's, PGPORT, or 5432.
+        database : str
+            Database; else the service's, PGDATABASE, or ``omniq``.
         username : str
-            User.
+            User; else the service's, PGUSER, or who runs this.
         password : str
-            Password.
+            Password; else PGPASSWORD, or ~/.pgpass.
+        service : str
+            Name of a service in ~/.pg_service.conf.
         schema : str, default 'omniq'
             Schema of the tables.
         sslmode : str
             As in libpq.
+        sslrootcert : str
+            Path of the certificates that a server's must come from.
+        sslcert : str
+            Path of the client's certificate.
+        sslkey : str
+            Path of the client's private key.
         min_connections : int, default 1
             Connections kept open.
         max_connections : int, default 10
             Size of the connection pool.
         timeout : float, default 30.0
-            Seconds for a connection.
+            Seconds for a connection or a statement, and for a server to come back.
         """
         return self._choose(
             "postgres",
@@ -241,8 +266,12 @@ class BackendChoice(Generic[B]):
             database=database,
             username=username,
             password=password,
+            service=service,
             schema=schema,
             sslmode=sslmode,
+            sslrootcert=sslrootcert,
+            sslcert=sslcert,
+            sslkey=sslkey,
             min_connections=min_connections,
             max_connections=max_connections,
             timeout=timeout,
@@ -269,7 +298,7 @@ class BackendChoice(Generic[B]):
         servers : Sequence[str], default ('nats://localhost:4222',)
             Servers; or comma-separated in the URL.
         stream : str, default 'omniq'
-            Prefix of streams and buckets.
+            Prefix of all streams: letters, digits, - and _.
         username : str
             User.
         password : str

@@ -40,7 +40,7 @@ def _converted(value: Any, field: msgspec.structs.FieldInfo) -> Any:
             raise msgspec.ValidationError("Expected a finite number")
     except msgspec.ValidationError as error:
         shown = masked(value, is_secret(field))
-        choices = _choices(field.type)
+        choices = choices_of(field.type)
         problem = str(error).partition(" - at")[0]
         allowed = ", ".join(choices) or f"{description(field)} {problem}"
         close = nearest(value, choices) if isinstance(value, str) else None
@@ -50,7 +50,7 @@ def _converted(value: Any, field: msgspec.structs.FieldInfo) -> Any:
 
 def _parsed(value: Any, annotation: Any) -> Any:
     """What a text means where something else than a text is expected."""
-    annotation = _bare(annotation)
+    annotation = bare(annotation)
     items = get_args(annotation)
     if isinstance(value, Mapping):
         return {key: _parsed(item, items[1]) if items else item for key, item in value.items()}
@@ -67,18 +67,18 @@ def _parsed(value: Any, annotation: Any) -> Any:
         except ValueError:
             return value  # the conversion says what is wrong
         return _parsed(parsed, annotation) if isinstance(parsed, dict) else parsed
-    return {choice.lower(): choice for choice in _choices(annotation)}.get(value.lower(), value)
+    return {choice.lower(): choice for choice in choices_of(annotation)}.get(value.lower(), value)
 
 
-def _bare(annotation: Any) -> Any:
+def bare(annotation: Any) -> Any:
     """A type without its metadata."""
     while hasattr(annotation, "__metadata__"):
         annotation = annotation.__origin__
     return annotation
 
 
-def _choices(annotation: Any) -> list[str]:
+def choices_of(annotation: Any) -> list[str]:
     """The words of a ``Literal``, also where None is allowed instead."""
-    annotation = _bare(annotation)
+    annotation = bare(annotation)
     literals = [annotation, *get_args(annotation)]
     return [word for kind in literals if get_origin(kind) is Literal for word in get_args(kind)]

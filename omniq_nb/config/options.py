@@ -24,6 +24,7 @@ Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
+Word: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]+$")]
 SECRET = Meta(extra={"secret": True})
 
 
@@ -90,7 +91,7 @@ class Settings(Options, frozen=True, kw_only=True):
     ] = {}
     default_queue: Annotated[Text, Meta(description="Queue of tasks that name none.")] = "default"
     default_worker: Annotated[
-        Literal["thread", "async", "process"],
+        Literal["thread", "async", "process", "process-per-task"],
         Meta(description="Kind of worker that `oq.workers.start()` starts."),
     ] = "thread"
     max_workers: Annotated[
@@ -184,30 +185,64 @@ class FileOptions(Options, frozen=True, kw_only=True):
 class RedisOptions(Options, frozen=True, kw_only=True):
     """A Redis server."""
 
-    host: Annotated[Text, Meta(description="Server.")] = "localhost"
+    host: Annotated[Text, Meta(description="Server; or the path of its socket.")] = "localhost"
     port: Annotated[Port, Meta(description="Port.")] = 6379
     database: Annotated[Annotated[int, Meta(ge=0)], Meta(description="Database number.")] = 0
     username: Annotated[str | None, Meta(description="User.")] = None
     password: Annotated[str | None, Meta(description="Password."), SECRET] = None
     ssl: Annotated[bool, Meta(description="TLS; also by `rediss://`.")] = False
+    ssl_ca_certs: Annotated[
+        str | None, Meta(description="Path of the certificates that a server's must come from.")
+    ] = None
+    ssl_certfile: Annotated[str | None, Meta(description="Path of the client's certificate.")] = (
+        None
+    )
+    ssl_keyfile: Annotated[str | None, Meta(description="Path of the client's private key.")] = None
     prefix: Annotated[Text, Meta(description="Of all keys.")] = "omniq"
     max_connections: Annotated[Count, Meta(description="Size of the connection pool.")] = 10
-    timeout: Annotated[Seconds, Meta(description="Seconds for one command.")] = 30.0
+    timeout: Annotated[
+        Seconds, Meta(description="Seconds for one command, and for a server to come back.")
+    ] = 30.0
 
 
 class PostgresOptions(Options, frozen=True, kw_only=True):
     """A PostgreSQL database."""
 
-    host: Annotated[Text, Meta(description="Server.")] = "localhost"
-    port: Annotated[Port, Meta(description="Port.")] = 5432
-    database: Annotated[Text, Meta(description="Database.")] = "omniq"
-    username: Annotated[str | None, Meta(description="User.")] = None
-    password: Annotated[str | None, Meta(description="Password."), SECRET] = None
+    host: Annotated[
+        Text | None,
+        Meta(
+            description="Server; several as `a:5432,b:5432`, of which one that takes writes is "
+            "used. Unless given: that of the service, PGHOST, or localhost."
+        ),
+    ] = None
+    port: Annotated[Port | None, Meta(description="Port; else the service's, PGPORT, or 5432.")] = (
+        None
+    )
+    database: Annotated[
+        Text | None, Meta(description="Database; else the service's, PGDATABASE, or `omniq`.")
+    ] = None
+    username: Annotated[
+        str | None, Meta(description="User; else the service's, PGUSER, or who runs this.")
+    ] = None
+    password: Annotated[
+        str | None, Meta(description="Password; else PGPASSWORD, or ~/.pgpass."), SECRET
+    ] = None
+    service: Annotated[
+        Text | None, Meta(description="Name of a service in ~/.pg_service.conf.")
+    ] = None
     schema: Annotated[Text, Meta(description="Schema of the tables.")] = "omniq"
     sslmode: Annotated[SslMode | None, Meta(description="As in libpq.")] = None
+    sslrootcert: Annotated[
+        str | None, Meta(description="Path of the certificates that a server's must come from.")
+    ] = None
+    sslcert: Annotated[str | None, Meta(description="Path of the client's certificate.")] = None
+    sslkey: Annotated[str | None, Meta(description="Path of the client's private key.")] = None
     min_connections: Annotated[Count, Meta(description="Connections kept open.")] = 1
     max_connections: Annotated[Count, Meta(description="Size of the connection pool.")] = 10
-    timeout: Annotated[Seconds, Meta(description="Seconds for a connection.")] = 30.0
+    timeout: Annotated[
+        Seconds,
+        Meta(description="Seconds for a connection or a statement, and for a server to come back."),
+    ] = 30.0
 
     def __post_init__(self) -> None:
         if self.min_connections > self.max_connections:
@@ -221,7 +256,9 @@ class NatsOptions(Options, frozen=True, kw_only=True):
     servers: Annotated[
         tuple[str, ...], Meta(description="Servers; or comma-separated in the URL.")
     ] = ("nats://localhost:4222",)
-    stream: Annotated[Text, Meta(description="Prefix of streams and buckets.")] = "omniq"
+    stream: Annotated[
+        Word, Meta(description="Prefix of all streams: letters, digits, - and _.")
+    ] = "omniq"
     username: Annotated[str | None, Meta(description="User.")] = None
     password: Annotated[str | None, Meta(description="Password."), SECRET] = None
     token: Annotated[str | None, Meta(description="Token."), SECRET] = None

@@ -154,7 +154,10 @@ def _remote(url: str, kind: str) -> Place:
         if not bucket:
             raise ValueError("no bucket")
         return Place(kind, None, options | {name: bucket, "prefix": path})
-    given = {"host": parts.hostname, "port": parts.port, "database": path}
+    if kind == "postgres" and "," in parts.netloc:
+        given: dict[str, Any] = {"host": parts.netloc.rpartition("@")[2], "database": path}
+    else:
+        given = {"host": parts.hostname, "port": parts.port, "database": path}
     options |= {name: value for name, value in given.items() if value}
     if parts.scheme == "rediss":
         options["ssl"] = True

@@ -4,6 +4,7 @@ Its blocking twin is `omniq_nb.sync.OmniQ`; a test holds the two equal.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -16,8 +17,9 @@ from omniq_nb.core.engine import Engine
 from omniq_nb.core.function import AsyncTaskFunction, P, R, options_of
 from omniq_nb.core.handle import AsyncBatch, AsyncHandle, as_completed, gather
 from omniq_nb.core.options import Options, TaskOptions
+from omniq_nb.core.provenance import origin
 from omniq_nb.core.schedules import AsyncSchedules
-from omniq_nb.core.submission import Call, grid
+from omniq_nb.core.submission import Call, grid, plain_function
 from omniq_nb.core.workers import STOP_TIMEOUT, AsyncWorkers
 from omniq_nb.errors import ConfigError, NotSerializable, UnknownTask
 from omniq_nb.models.task import Retry, State, Task
@@ -132,6 +134,17 @@ class AsyncOmniQ:
         self.results = AsyncTable(self._engine, "results")
         self.events = AsyncTable(self._engine, "events")
 
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+        """A client with the configuration of a YAML file.
+
+        Parameters
+        ----------
+        path : path
+            The file, as ``config.to_yaml(path)`` writes it.
+        """
+        return cls(OmniQConfig.from_yaml(path))
+
     # ---------------------------------------------------------------- life
 
     async def open(self) -> Self:
@@ -142,7 +155,7 @@ class AsyncOmniQ:
         return self
 
     async def close(self, timeout: float | None = STOP_TIMEOUT) -> None:
-        """Stop the workers and disconnect. ``async with`` does it.
+        """Stop the workers of this process and disconnect. ``async with`` does it.
 
         Parameters
         ----------
@@ -152,6 +165,7 @@ class AsyncOmniQ:
         if self._opened is not None:
             self._opened = None
             await self.workers.stop(timeout=timeout)
+            await self.workers.release()
             await self._engine.close()
 
     async def __aenter__(self) -> Self:
@@ -221,7 +235,7 @@ class AsyncOmniQ:
         """
         options = options_of(function, self._engine.defaults)
         task = self._engine.submission.task(function, args, kwargs, options)
-        await self._engine.enqueue([task])
+        await self._engine.enqueue([task], origin=origin(plain_function(function)))
         return AsyncHandle(self._engine, task.id)
 
     async def map(
@@ -265,7 +279,9 @@ class AsyncOmniQ:
         """Enqueue a batch of explicit ``(args, kwargs)`` pairs; `map` in other words."""
         options = options_of(function, self._engine.defaults)
         batch, tasks = self._engine.submission.batch(name, function, calls, options)
-        await self._engine.enqueue(tasks, revive=name is not None)
+        await self._engine.enqueue(
+            tasks, revive=name is not None, origin=origin(plain_function(function))
+        )
         return AsyncBatch(self._engine, batch, [task.id for task in tasks])
 
     # ---------------------------------------------------------------- finding

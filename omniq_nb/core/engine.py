@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Protocol
 
 import msgspec
 
 from omniq_nb.codec import Codec
-from omniq_nb.config import OmniQConfig
+from omniq_nb.config import COMPONENTS, OmniQConfig
 from omniq_nb.core.events import EventLog, event
 from omniq_nb.core.options import TaskOptions
 from omniq_nb.core.outcomes import Outcomes, result_of
 from omniq_nb.core.outputs import Outputs
+from omniq_nb.core.provenance import environment, working_directory
 from omniq_nb.core.submission import Submission
 from omniq_nb.explore import Explorer
 from omniq_nb.machine import REQUEUEABLE
@@ -59,6 +61,9 @@ class Engine:
         result_format: str = "msgpack",
     ) -> None:
         self.config = config
+        # Both as they were when the stores were made, whatever directory the kernel changes to.
+        self.folder = working_directory()
+        self.identity = identity_of(config)
         self.stores = stores
         self.codec = codec
         self.defaults = defaults
@@ -69,6 +74,7 @@ class Engine:
         self.explorer = Explorer(stores)
         self.outputs = Outputs(stores, self.explorer, self.events, self.outcomes)
         self.workers: list[LocalWorker] = []
+        self._told: set[str] = set()
 
     @property
     def immediate(self) -> bool:
@@ -90,9 +96,13 @@ class Engine:
         for store in reversed(self._each()):
             await store.close()
 
-    async def enqueue(self, tasks: list[Task], revive: bool = False) -> list[bool]:
-        """Add tasks and say so. False: known already, left alone."""
+    async def enqueue(
+        self, tasks: list[Task], revive: bool = False, origin: str | None = None
+    ) -> list[bool]:
+        """Add tasks and say so, and where they come from. False: known already, left alone."""
         added = await self.stores.task_queue.add(tasks, revive)
+        if origin is not None:
+            self.tell_environment()
         # The ids are not made of tokens: who submits does not know that of a revived task.
         self.events.emit(
             event(
@@ -100,11 +110,20 @@ class Engine:
                 task.created_at,
                 task,
                 id=f"{task.id}:{int(task.created_at * 1e6)}:enqueued",
+                data=origin,
             )
             for task, new in zip(tasks, added, strict=True)
             if new
         )
         return added
+
+    def tell_environment(self) -> str:
+        """See to it that the history says what this process runs in. The environment's hash."""
+        described = environment()
+        if described.hash not in self._told:
+            self._told.add(described.hash)
+            self.events.emit([described.event()])
+        return described.hash
 
     async def cancel(self, ids: Sequence[str]) -> list[bool]:
         """Cancel tasks, queued or running. False: unknown, or over already."""
@@ -171,3 +190,11 @@ class Engine:
 
     def _each(self) -> list[Store]:
         return list(msgspec.structs.astuple(self.stores))
+
+
+def identity_of(config: OmniQConfig) -> str:
+    """What all clients have in common whose tasks are the same ones. It tells no secret."""
+    content = blake2b(config.settings.project_name.encode(), digest_size=16)
+    for component in COMPONENTS:
+        content.update(repr(config.resolve(component)).encode())  # shows no secret
+    return content.hexdigest()

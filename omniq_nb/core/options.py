@@ -162,7 +162,8 @@ def _seconds(key: str, value: object) -> float:
     return float(value)
 
 
-def _positive(key: str, value: object) -> float | None:
+def positive_seconds(key: str, value: object) -> float | None:
+    """A span given by a user; None for no limit."""
     if value is None:
         return None
     if (seconds := _seconds(key, value)) == 0:
@@ -215,11 +216,11 @@ _FIELDS = {
     "name": ("name", _text),
     "queue": ("queue", _text),
     "priority": ("priority", _integer),
-    "timeout": ("timeout", _positive),
+    "timeout": ("timeout", positive_seconds),
     "delay": ("delay", _seconds),
     "eta": ("eta", _moment),
-    "ttl": ("ttl", _positive),
-    "result_ttl": ("result_ttl", _positive),
+    "ttl": ("ttl", positive_seconds),
+    "result_ttl": ("result_ttl", positive_seconds),
     "tags": ("tags", _words),
     "metadata": ("metadata", _json_object),
     "key": ("key", _text),

@@ -59,18 +59,23 @@ class Ticker:
 
     async def tick(self) -> float:
         """Enqueue what is due. Seconds until the next look."""
-        store = self._engine.stores.schedule_storage
-        for schedule in await store.due(time.time(), AT_ONCE):
-            await self._fire(schedule)
         now = time.time()
-        coming = [
-            schedule.next_fire_at - now
-            for schedule in await store.list()
-            if schedule.next_fire_at is not None
-        ]
-        return max(0.0, min([TICK, *coming]))
+        soon = await self._engine.stores.schedule_storage.due(now + TICK, AT_ONCE)
+        coming = [now + TICK]
+        fired_all = False
+        for schedule in soon:
+            at = schedule.next_fire_at
+            fired_all = at is not None and at <= now
+            if fired_all:
+                at = await self._fire(schedule)
+            if at is not None:
+                coming.append(at)
+        if fired_all and len(soon) == AT_ONCE:
+            return 0.0  # there may be more
+        return max(0.0, min(coming) - time.time())
 
-    async def _fire(self, schedule: Schedule) -> None:
+    async def _fire(self, schedule: Schedule) -> float | None:
+        """Enqueue one task. When the schedule fires next."""
         now = time.time()
         after = fired(schedule, now)
         fire_time = after.last_fire_at
@@ -89,3 +94,4 @@ class Ticker:
                 message=f"schedule {schedule.id!r}",
             )
             self._engine.events.emit([happened])
+        return after.next_fire_at

@@ -11,12 +11,13 @@ hand (`omniq_nb.core.workers`).
 
 import asyncio
 import logging
+import math
 import os
 import random
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain
 
 import msgspec
@@ -30,6 +31,7 @@ from omniq_nb.errors import OmniQError, StoreError
 from omniq_nb.models.event import Event, EventType
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
+from omniq_nb.storage.base import TaskQueue
 
 LEASE = 30.0
 """Seconds for which a claim holds without news of its worker."""
@@ -48,6 +50,9 @@ HOARDING = 1.0
 
 IDLE = 5.0
 """The longest wait for new tasks before asking again, seconds."""
+
+PAUSE = 0.02
+"""Seconds between two looks at whether a worker that stops is done."""
 
 PURGE_EVERY = 60.0
 """Seconds between two purges of expired results."""
@@ -75,6 +80,12 @@ class Worker:
         Asked in this order.
     concurrency : int
         Tasks run at the same time.
+    kind : str, optional
+        What it is called in tables; the executor's kind unless given.
+    log : str
+        The file that its process writes to, if there is one.
+    max_tasks : int, optional
+        It claims no more than these in its life.
     """
 
     def __init__(
@@ -83,6 +94,10 @@ class Worker:
         make_executor: Callable[[int, Callable[[], None]], Executor],
         queues: Sequence[str],
         concurrency: int,
+        *,
+        kind: str | None = None,
+        log: str = "",
+        max_tasks: int | None = None,
     ) -> None:
         self._engine = engine
         self._stores = engine.stores
@@ -99,15 +114,28 @@ class Worker:
         self._random = random.Random()
         self._coroutines: list[asyncio.Task[None]] = []
         self._purge_at = 0.0
+        self._hurried = False
+        self._claims_left: float = math.inf if max_tasks is None else max_tasks
         self.info = WorkerInfo(
             id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
-            kind=self._executor.kind,
+            kind=self._executor.kind if kind is None else kind,
             queues=tuple(queues),
             concurrency=concurrency,
             host=socket.gethostname(),
             pid=os.getpid(),
             started_at=time.time(),
+            log=log,
         )
+
+    @property
+    def busy(self) -> bool:
+        """Whether it holds tasks."""
+        return bool(self._held)
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has run all that it may run in its life."""
+        return self._claims_left <= 0 and not self._held
 
     # ---------------------------------------------------------------- life
 
@@ -129,19 +157,18 @@ class Worker:
         After `timeout` seconds what still runs is given back to the queue, and is ended where
         the executor can end it.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         if drain:
-            while not await self._idle():
-                if deadline is not None and time.monotonic() > deadline:
-                    break
-                await asyncio.sleep(0.02)
+            while not (self._overdue(deadline) or await self._idle()):
+                await asyncio.sleep(PAUSE)
         self.info.state = "draining"
         claims, finishes, beats, looks = self._coroutines
         async with self._claiming:
             claims.cancel()
         await self._give_back(self._executor.withdraw())
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        abandoned = await asyncio.to_thread(self._executor.stop, left)
+        while self._held and not self._overdue(deadline):
+            await asyncio.sleep(PAUSE)
+        abandoned = await asyncio.to_thread(self._executor.stop, 0.0)
         async with self._finishing:
             finishes.cancel()
             await self._finish(*self._executor.take())
@@ -152,6 +179,13 @@ class Worker:
         self.info.state = "stopped"
         self._emit_own(EventType.WORKER_STOPPED)
         await self._beat()
+
+    def hurry(self) -> None:
+        """Let a `stop` that waits for running tasks wait no more."""
+        self._hurried = True
+
+    def _overdue(self, deadline: float) -> bool:
+        return self._hurried or time.monotonic() >= deadline
 
     def resize(self, concurrency: int) -> None:
         """Run this many tasks at the same time from now on."""
@@ -188,18 +222,13 @@ class Worker:
         """Whether nothing is held and nothing is due soon in its queues."""
         if self._held:
             return False
-        counts = await self._stores.task_queue.counts()
-        return not any(
-            counts.get((queue, state), 0)
-            for queue in self.info.queues
-            for state in (State.QUEUED, State.RUNNING)
-        )
+        return await nothing_to_do(self._stores.task_queue, self.info.queues)
 
     # ---------------------------------------------------------------- claiming
 
     async def _claim_some(self) -> None:
         ahead = min(PREFETCH_LIMIT, max(1.0, PREFETCH_SECONDS / self._seconds_per_task))
-        room = int(self.info.concurrency * ahead) - len(self._held)
+        room = int(min(self.info.concurrency * ahead - len(self._held), self._claims_left))
         # Half-full is soon enough: claims are cheaper in batches.
         if room <= 0 or (room < self.info.concurrency * ahead / 2 and self._executor.backlog()):
             self._room.clear()
@@ -209,6 +238,7 @@ class Worker:
             since = self._engine.outcomes.now()
             tasks = await self._stores.task_queue.claim(self.info.queues, room, LEASE, self.info.id)
             running = [task for task in tasks if task.state is State.RUNNING]
+            self._claims_left -= len(running)
             self._held.update((task.id, task) for task in running)
             self._executor.submit(running)
             if len(running) < len(tasks):
@@ -437,6 +467,7 @@ class Worker:
         """Release tasks that were not run, so that another worker may have them at once."""
         if not tasks:
             return
+        self._claims_left += len(tasks)
         for task in tasks:
             self._held.pop(task.id, None)
         await self._stores.task_queue.settle(
@@ -448,7 +479,23 @@ class Worker:
         )
 
     def _emit_own(self, type: EventType) -> None:
-        now = time.time()
+        environment = {"environment": self._engine.tell_environment()}
         self._engine.events.emit(
-            [Event(id=f"{self.info.id}:{type}", type=type, at=now, worker=self.info.id)]
+            [
+                Event(
+                    id=f"{self.info.id}:{type}",
+                    type=type,
+                    at=time.time(),
+                    worker=self.info.id,
+                    data=msgspec.json.encode(environment).decode(),
+                )
+            ]
         )
+
+
+async def nothing_to_do(queue: TaskQueue, names: Iterable[str]) -> bool:
+    """Whether none of these queues has a task that waits or runs."""
+    counts = await queue.counts()
+    return not any(
+        counts.get((name, state), 0) for name in names for state in (State.QUEUED, State.RUNNING)
+    )

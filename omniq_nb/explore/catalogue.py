@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 from omniq_nb.errors import ConfigError
 from omniq_nb.explore.structure import Structures
 from omniq_nb.explore.views import BATCH, RESULTS, TASKS, VIEWS, View, identifier, literal
+from omniq_nb.liveness import seen_now
 from omniq_nb.models.task import State
 from omniq_nb.storage.base import Query, Scan, Stores
 
@@ -124,9 +125,9 @@ class Explorer:
 
             return plan(query, bound)
 
-        needs = await _aside(planned)
+        needs = await aside(planned)
         scans = await self._scans({VIEWS[name]: columns for name, columns in needs.items()})
-        return await _aside(lambda open: self._session(open, scans).query(query, bound))
+        return await aside(lambda open: self._session(open, scans).query(query, bound))
 
     async def table(
         self,
@@ -188,7 +189,7 @@ class Explorer:
             used |= set(described.typed) if used - set(read) else set()
             read = tuple(name for name in read if name in used)
         scans = await self._scans({described: read}, Query(since=since, until=until, equals=pushed))
-        return await _aside(lambda open: self._session(open, scans).query(query, parameters))
+        return await aside(lambda open: self._session(open, scans).query(query, parameters))
 
     async def batch_table(self, batch: str) -> "pa.Table":
         """One row for each task of a batch, in order: arguments, value, state and times.
@@ -209,7 +210,7 @@ class Explorer:
             )
             return session.query(_batch_query(session.arguments["batch"]))
 
-        return await _aside(combined)
+        return await aside(combined)
 
     # ---------------------------------------------------------------- inside
 
@@ -260,7 +261,7 @@ class Explorer:
             case "schedules":
                 return Scan(tables.schedules_table(await stores.schedule_storage.list()))
             case _:
-                return Scan(tables.workers_table(await stores.task_queue.workers()))
+                return Scan(tables.workers_table(seen_now(await stores.task_queue.workers())))
 
     def _session(self, open: Connections, scans: "Scans") -> "Session":
         from omniq_nb.explore.session import Session, locked_connection
@@ -272,7 +273,7 @@ class Explorer:
         return Session(connection, scans.sources, scans.unsettled, self._structures)
 
 
-async def _aside(work: Callable[[Connections], T]) -> T:
+async def aside(work: Callable[[Connections], T]) -> T:
     """Do it in a thread if there is a loop that must go on. Cancelled, interrupt DuckDB."""
     connections: Connections = []
 

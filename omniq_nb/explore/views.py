@@ -282,7 +282,9 @@ WORKERS = View(
             name=(),
             queue=(),
             batch=(),
-            state=Column("state", "VARCHAR", "`running`, `draining` or `stopped`.", ("state",)),
+            state=Column(
+                "state", "VARCHAR", "`running`, `draining`, `stopped`, `dead`.", ("state",)
+            ),
             attempt=(),
             worker=Column("worker", "VARCHAR", "The worker's id.", ("id",)),
             created_at=(),
@@ -313,6 +315,7 @@ WORKERS = View(
         _own("running", "BIGINT", "Tasks under way."),
         _own("succeeded", "BIGINT", "Attempts that succeeded since it started."),
         _own("failed", "BIGINT", "Attempts that failed since it started."),
+        _own("log", "VARCHAR", "The file there that it writes to, if it has one."),
     ),
 )
 
@@ -350,6 +353,24 @@ that some rows lack is NULL there.
 
 Times are `TIMESTAMPTZ` in UTC, spans are seconds. `date_trunc` is as fast on these times as on
 a plain `TIMESTAMP`. For local time say `created_at at time zone 'Europe/Berlin'`.
+
+## Where tasks come from, and what they ran in
+
+The event `enqueued` tells in `data` from where a task was submitted: `notebook` (or script),
+`cell`, `code` (a hash of the function's own code, the same after it was moved or formatted anew)
+and `environment`.
+The event `worker_started` tells the `environment` of the worker. Both are hashes; what one stands
+for, an event of the type `environment` tells once: `python`, `platform`, `packages` with their
+versions, and the git `commit`.
+
+```sql
+select results.task_id, code.data ->> 'code' as code, env.data ->> 'commit' as commit,
+       env.data -> 'packages' ->> 'numpy' as numpy
+from results
+join events as code on code.task_id = results.task_id and code.type = 'enqueued'
+join events as started on started.worker = results.worker and started.type = 'worker_started'
+join events as env on env.type = 'environment' and env.message = started.data ->> 'environment'
+```
 
 ## What a query may do
 

@@ -22,6 +22,7 @@ class EventType(StrEnum):
     WORKER_STARTED = "worker_started"
     WORKER_STOPPED = "worker_stopped"
     SCHEDULE_FIRED = "schedule_fired"
+    ENVIRONMENT = "environment"
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):

@@ -205,19 +205,22 @@ class WorkerInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     id : str
         Unique for ever: host, process id and a random part.
     kind : str
-        ``"thread"``, ``"async"``, ``"process"``, later ``"background"`` or ``"dask"``.
+        ``"thread"``, ``"async"``, ``"process"``, ``"process-per-task"``, or how it was launched:
+        ``"background"``.
     queues : tuple of str
         In the order in which it asks them.
     concurrency : int
         Tasks that it runs at the same time.
     state : str
-        ``"running"``, ``"draining"`` or ``"stopped"``.
+        ``"running"``, ``"draining"`` or ``"stopped"``; ``"dead"`` is what others say of it.
     host, pid
         Where it lives.
     started_at, heartbeat_at : float
         Seconds since 1970 in UTC.
     running, succeeded, failed : int
         Tasks under way, and attempts that ended so, since it started.
+    log : str
+        The file on its host that it writes to; empty if there is none.
     """
 
     id: str
@@ -232,3 +235,4 @@ class WorkerInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     running: int = 0
     succeeded: int = 0
     failed: int = 0
+    log: str = ""

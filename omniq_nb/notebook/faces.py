@@ -24,7 +24,7 @@ from omniq_nb.notebook.gauges import (
 )
 from omniq_nb.notebook.theme import STYLE
 
-_HEALTH = {"running": State.RUNNING, "silent": State.CANCELLED, "lost": State.FAILED}
+_HEALTH = {"running": State.RUNNING, "silent": State.CANCELLED, "dead": State.FAILED}
 """The colour that goes with what a worker's heartbeat tells."""
 
 BAR = 30

@@ -14,8 +14,9 @@ from omniq_nb.config import OmniQConfig
 from omniq_nb.config.model import COMPONENTS
 from omniq_nb.core.client import counts_by_queue
 from omniq_nb.core.engine import Engine
-from omniq_nb.core.worker import BEAT, LEASE
+from omniq_nb.core.worker import BEAT
 from omniq_nb.errors import ConfigError
+from omniq_nb.liveness import seen_now
 from omniq_nb.models.event import EventType
 from omniq_nb.models.task import LIVE, State, Task, WorkerInfo
 
@@ -157,14 +158,14 @@ class CellGauge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerGauge(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker, and what its heartbeat tells: ``"running"``, ``"silent for 8 s"``, ``"lost"``."""
+    """One worker, and what its heartbeat tells: ``"running"``, ``"silent for 8 s"``, ``"dead"``."""
 
     info: WorkerInfo
     health: str
 
 
 class WorkersGauge(msgspec.Struct, frozen=True, kw_only=True):
-    """The workers of a queue: those at work, then those that were lost or stopped last."""
+    """The workers of a queue: those at work, then those that died or stopped last."""
 
     workers: tuple[WorkerGauge, ...]
     hidden: int = 0
@@ -412,7 +413,7 @@ async def workers_gauge(engine: Engine) -> WorkersGauge:
     now = time.time()
     found = [
         WorkerGauge(info=calm(info), health=health(info, now))
-        for info in await engine.stores.task_queue.workers()
+        for info in seen_now(await engine.stores.task_queue.workers())
     ]
     found.sort(key=lambda worker: (_gone(worker), -worker.info.started_at))
     return WorkersGauge(
@@ -425,16 +426,19 @@ def calm(info: WorkerInfo) -> WorkerInfo:
     return msgspec.structs.replace(info, heartbeat_at=0.0)
 
 
+_GONE = ("stopped", "dead")
+
+
 def health(info: WorkerInfo, now: float) -> str:
     """What its heartbeat tells of a worker."""
     silent = now - info.heartbeat_at
-    if info.state == "stopped" or silent < 3 * BEAT:
+    if info.state in _GONE or silent < 3 * BEAT:
         return info.state
-    return "lost" if silent > LEASE else f"silent for {silent:.0f} s"
+    return f"silent for {silent:.0f} s"
 
 
 def _gone(worker: WorkerGauge) -> bool:
-    return worker.health in ("stopped", "lost")
+    return worker.health in _GONE
 
 
 async def unserved(engine: Engine, queues: Iterable[str]) -> tuple[str, ...]:
@@ -442,9 +446,8 @@ async def unserved(engine: Engine, queues: Iterable[str]) -> tuple[str, ...]:
     wanted = set(queues)
     if not wanted:
         return ()
-    now = time.time()
-    for info in await engine.stores.task_queue.workers():
-        if health(info, now) not in ("stopped", "lost"):
+    for info in seen_now(await engine.stores.task_queue.workers()):
+        if info.state not in _GONE:
             wanted.difference_update(info.queues)
     return tuple(sorted(wanted))
 

@@ -39,6 +39,9 @@ AT_LEAST = 0.2
 SHARE = 0.1
 """The share of the time that one view may spend on asking."""
 
+PATIENCE = 5.0
+"""Seconds after which a view is asked again, however slow it was: a query's time is a thread's."""
+
 LONGEST = 30.0
 """The longest pause after a store failed again and again."""
 
@@ -107,7 +110,7 @@ class Watch(Generic[T]):
         finally:
             self.busy = False
         now = time.monotonic()
-        self.due = now + max(pause, (now - started) / SHARE)
+        self.due = now + max(pause, min((now - started) / SHARE, PATIENCE))
 
     async def _look(self) -> float:
         gather = self._gather()

@@ -35,6 +35,9 @@ _PLACES = {
     "memory": "omniq_nb.storage.memory:MemoryPlace",
     "sqlite": "omniq_nb.storage.sql:SqlitePlace",
     "file": "omniq_nb.storage.file:FilePlace",
+    "redis": "omniq_nb.storage.redis:RedisPlace",
+    "postgres": "omniq_nb.storage.sql:PostgresPlace",
+    "nats": "omniq_nb.storage.nats:NatsPlace",
 }
 """The stores that exist; the other backends of `BACKENDS` validate and wait for theirs."""
 
@@ -56,12 +59,11 @@ class StorageBackendFactory:
         places: list[tuple[Resolved, Place]] = []
 
         def place(component: str) -> Place:
-            _require_store(config.backend(component), component)
-            where = config.resolve(component)
+            where = StorageBackendFactory.resolve(config, component)
             for known, shared in places:
                 if known == where:
                     return shared
-            made = _place(where)
+            made = StorageBackendFactory.create_place(where)
             places.append((where, made))
             return made
 
@@ -71,6 +73,25 @@ class StorageBackendFactory:
             event_storage=place("event_storage").event_storage(),
             schedule_storage=place("schedule_storage").schedule_storage(),
         )
+
+    @staticmethod
+    def resolve(config: OmniQConfig, component: str) -> Resolved:
+        """Say where a component is, of whose type a store exists.
+
+        Raises
+        ------
+        ConfigError
+            Something in the configuration is wrong.
+        StoreUnavailable
+            The store of this backend does not exist yet in this version.
+        """
+        _require_store(config.backend(component), component)
+        return config.resolve(component)
+
+    @staticmethod
+    def create_place(where: Resolved) -> Place:
+        """Make a place for the components that share it. Nothing is connected yet."""
+        return _place(where)
 
     @staticmethod
     def create_task_queue(backend: StorageBackendConfig) -> TaskQueue:

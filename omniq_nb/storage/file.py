@@ -36,6 +36,7 @@ class FilePlace:
     """
 
     def __init__(self, path: str, options: FileOptions) -> None:
+        self._options = options
         folder = Path(path).absolute()  # whatever directory the kernel changes to
         bucket = LocalBucket(folder, fsync=options.fsync)
         self._task_queue = JournalTaskQueue(FileLog(folder / "queue", options.fsync))
@@ -58,3 +59,13 @@ class FilePlace:
     def schedule_storage(self) -> JournalScheduleStore:
         """Give the schedules."""
         return self._schedule_storage
+
+    async def promises(self) -> dict[str, str]:
+        """Say what it promises; see `omniq_nb.storage.probe`."""
+        return {
+            "durability": "survives crashes and power cuts"
+            if self._options.fsync
+            else "survives crashes of processes, not power cuts (fsync is off)",
+            "sharing": "all processes of this machine",
+            "exclusion": "one task has one worker: each log entry is created by one writer only",
+        }

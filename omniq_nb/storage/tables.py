@@ -143,6 +143,7 @@ WORKERS = pa.schema(
         ("running", pa.int64()),
         ("succeeded", pa.int64()),
         ("failed", pa.int64()),
+        ("log", pa.string()),
     ]
 )
 

@@ -22,8 +22,15 @@ def nothing(i: int) -> int:
     return i
 
 
+SEPARATE = {"postgresql": "schema", "redis": "prefix", "nats": "stream"}
+"""The option that keeps projects on one server apart, by the scheme of its URL."""
+
+
 def place(store: str, folder: Path) -> str:
-    """The URL of a fresh place."""
+    """The URL of a fresh place. `store` is the name of a local one, or the URL of a server."""
+    if "://" in store:
+        option = SEPARATE[store.partition(":")[0]]
+        return f"{store}?{option}=bench{time.monotonic_ns()}"
     name = f"{store}-{time.monotonic_ns()}"
     return {
         "memory": "memory://",

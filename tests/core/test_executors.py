@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 
 from omniq_nb.codec import Codec
 from omniq_nb.core.executors import EXECUTORS, Executor, Outcome, Progress
+from omniq_nb.liveness import process_start
 from omniq_nb.models.task import State, Task
 from tests.core.work import (
     GATES,
@@ -54,6 +55,7 @@ from tests.core.work import (
     who,
     write_below_python,
 )
+from tests.waiting import until
 
 KEY = b"k" * 32
 CODEC = Codec(KEY)
@@ -126,19 +128,8 @@ def bench(kind: str, concurrency: int = 1) -> Iterator[Bench]:
         made.executor.stop(0)
 
 
-def until(happens: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happens():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def is_alive(pid: int) -> bool:
+    return process_start(pid) is not None
 
 
 @pytest.fixture
@@ -519,7 +510,7 @@ class TestProcesses:
         with bench("process") as b:
             first = b.value(b.run(pid))
             os.kill(first, signal.SIGKILL)
-            until(lambda: not alive(first), "killed")
+            until(lambda: not is_alive(first), "killed")
             outcomes = [b.run(pid), b.run(pid)]
             assert b.value(outcomes[-1]) != first
 
@@ -541,7 +532,7 @@ class TestProcesses:
             until(lambda: path.exists() and path.read_text(), "started")
             b.executor.cancel(task.id, "cancelled")
             assert b.outcome(task).to is State.CANCELLED
-            assert not alive(int(path.read_text()))
+            assert not is_alive(int(path.read_text()))
 
     def test_what_a_cancelled_task_started_ends_with_it(self, tmp_path):
         path = tmp_path / "pid"
@@ -550,7 +541,7 @@ class TestProcesses:
             until(lambda: path.exists() and path.read_text(), "started")
             b.executor.cancel(task.id, "cancelled")
             b.outcome(task)
-            until(lambda: not alive(int(path.read_text())), "helper ended")
+            until(lambda: not is_alive(int(path.read_text())), "helper ended")
 
     def test_stop_ends_what_still_runs(self, tmp_path):
         path = tmp_path / "pid"
@@ -559,7 +550,7 @@ class TestProcesses:
         task = b.submit(touch_and_sleep, str(path))
         until(lambda: path.exists() and path.read_text(), "started")
         assert b.executor.stop(0.05) == [task]
-        assert not alive(int(path.read_text()))
+        assert not is_alive(int(path.read_text()))
         b.take()
         assert b.outcomes == {}
 
@@ -567,7 +558,7 @@ class TestProcesses:
         with bench("process", 2) as b:
             child = b.value(b.run(pid))
             assert child != os.getpid()
-        assert not alive(child)
+        assert not is_alive(child)
 
     def test_big_results_come_back(self):
         with bench("process") as b:
@@ -635,4 +626,20 @@ class TestProcesses:
         subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False)
         for name in ("busy", "idle"):
             child = int((tmp_path / name).read_text())
-            until(lambda child=child: not alive(child), f"the {name} child ended")
+            until(lambda child=child: not is_alive(child), f"the {name} child ended")
+
+
+def test_one_process_per_task_leaves_nothing_to_the_next():
+    with bench("process-per-task") as b:
+        pids = {b.value(b.run(pid)) for _ in range(3)}
+        assert len(pids) == 3
+        assert b.value(b.run(count_calls)) == b.value(b.run(count_calls)) == 1
+    assert not any(map(is_alive, pids))
+
+
+CALLS: list[int] = []
+
+
+def count_calls() -> int:
+    CALLS.append(1)
+    return len(CALLS)

@@ -42,7 +42,7 @@ def test_every_column_of_the_stores_can_be_queried() -> None:
 
 def test_every_type_of_event_about_a_task_has_a_state() -> None:
     known = {type for types in EVENT_STATES.values() for type in types}
-    others = {"worker_started", "worker_stopped", "schedule_fired"}
+    others = {"worker_started", "worker_stopped", "schedule_fired", "environment"}
     assert known | others == set(map(str, EventType))
 
 

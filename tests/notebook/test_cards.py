@@ -228,13 +228,13 @@ class TestTally:
         assert State.FAILED not in dict(gauge.counts)
         assert gauge.errors == () or gauge.errors[0][1] == 0
 
-    def test_a_worker_that_is_not_heard_of_is_silent_then_lost(self):
+    def test_a_worker_that_is_not_heard_of_is_silent_then_dead(self):
         beat = WorkerInfo(id="w", heartbeat_at=1000.0)
         assert gauges.health(beat, 1003.0) == "running"
         assert gauges.health(beat, 1010.0) == "silent for 10 s"
-        assert gauges.health(beat, 1040.0) == "lost"
-        beat.state = "stopped"
-        assert gauges.health(beat, 1040.0) == "stopped"
+        for gone in ("dead", "stopped"):
+            beat.state = gone
+            assert gauges.health(beat, 1040.0) == gone
 
 
 SETUP = """

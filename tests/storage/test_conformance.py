@@ -4,10 +4,13 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
+import msgspec
 import pytest
 
-from omniq_nb.config.options import FileOptions, SqliteOptions
+from omniq_nb.config.backend import StorageBackendConfig
+from omniq_nb.config.options import FileOptions, NatsOptions, RedisOptions, SqliteOptions
 from omniq_nb.testing import (
     EventStoreSuite,
     Recipe,
@@ -15,38 +18,69 @@ from omniq_nb.testing import (
     ScheduleStoreSuite,
     TaskQueueSuite,
 )
+from omniq_nb.testing.servers import Servers
 
 
 class Configuration(NamedTuple):
     constructor: str
-    arguments: Callable[[Path], tuple[object, ...]]
+    arguments: Callable[[Path, Servers], tuple[object, ...]]
     private: str = ""
     eldest: bool = False  # of its family: it runs what takes seconds or starts processes
 
 
+def new_schema(servers: Servers) -> tuple[object, ...]:
+    options = StorageBackendConfig.from_url(servers("postgres").url).options()
+    return None, msgspec.structs.replace(options, schema=f"test {uuid4().hex}")
+
+
 SQLITE = "omniq_nb.storage.sql:SqlitePlace"
 FILE = "omniq_nb.storage.file:FilePlace"
+REDIS = "omniq_nb.storage.redis:RedisPlace"
+NATS = "omniq_nb.storage.nats:NatsPlace"
 MEMORY = "omniq_nb.storage.memory:MemoryPlace"
 
 CONFIGURATIONS = {
-    "sqlite": Configuration(SQLITE, lambda path: (f"{path}.db", SqliteOptions()), eldest=True),
+    "sqlite": Configuration(SQLITE, lambda path, _: (f"{path}.db", SqliteOptions()), eldest=True),
     "sqlite-full": Configuration(
-        SQLITE, lambda path: (f"{path}.db", SqliteOptions(synchronous="FULL"))
+        SQLITE, lambda path, _: (f"{path}.db", SqliteOptions(synchronous="FULL"))
     ),
     "sqlite-memory": Configuration(
         SQLITE,
-        lambda path: (":memory:", SqliteOptions()),
+        lambda path, _: (":memory:", SqliteOptions()),
         private="a database in memory belongs to its one connection",
     ),
-    "file": Configuration(FILE, lambda path: (str(path), FileOptions()), eldest=True),
-    "file-no-fsync": Configuration(FILE, lambda path: (str(path), FileOptions(fsync=False))),
+    "file": Configuration(FILE, lambda path, _: (str(path), FileOptions()), eldest=True),
+    "file-no-fsync": Configuration(FILE, lambda path, _: (str(path), FileOptions(fsync=False))),
+    "redis": Configuration(
+        REDIS,
+        lambda _, servers: (None, redis_options(servers)),
+        eldest=True,
+    ),
+    "postgres": Configuration(
+        "omniq_nb.storage.sql:PostgresPlace", lambda _, servers: new_schema(servers), eldest=True
+    ),
+    "nats": Configuration(
+        NATS,
+        lambda path, servers: (
+            None,
+            NatsOptions(servers=(servers("nats").url,), stream=f"test-{uuid4().hex}"),
+        ),
+        eldest=True,
+    ),
     "memory": Configuration(
         MEMORY,
-        lambda path: (),
+        lambda path, _: (),
         private="a space in memory belongs to its one handle",
         eldest=True,
     ),
 }
+
+
+def redis_options(servers: Servers) -> RedisOptions:
+    server = servers("redis")
+    return RedisOptions(
+        host="127.0.0.1", port=server.port, password=server.password, prefix=uuid4().hex
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -61,10 +95,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 class Places:
     @pytest.fixture
-    def new_recipe(self, configuration: str, tmp_path: Path) -> Callable[[], Recipe]:
+    def new_recipe(
+        self, configuration: str, tmp_path: Path, servers: Servers
+    ) -> Callable[[], Recipe]:
         constructor, arguments, private, _ = CONFIGURATIONS[configuration]
         numbers = count()
-        return lambda: Recipe(constructor, arguments(tmp_path / str(next(numbers))), private)
+        return lambda: Recipe(
+            constructor, arguments(tmp_path / str(next(numbers)), servers), private
+        )
 
 
 class TestTaskQueue(Places, TaskQueueSuite):

@@ -71,8 +71,8 @@ def test_making_stores_touches_nothing(tmp_path):
 def test_a_store_that_does_not_exist_yet_says_so_though_its_variables_are_unset(component):
     make = getattr(StorageBackendFactory, f"create_{component}")
     name = component.replace("_", " ")
-    with pytest.raises(StoreUnavailable, match=f"the redis {name} does not exist yet") as caught:
-        make(StorageBackendConfig("redis", "redis://:${NOT_SET}@h"))
+    with pytest.raises(StoreUnavailable, match=f"the azure {name} does not exist yet") as caught:
+        make(StorageBackendConfig("azure", "az://${NOT_SET}/prefix"))
     assert "\n" not in str(caught.value)
 
 

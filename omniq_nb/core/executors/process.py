@@ -29,7 +29,7 @@ from omniq_nb.core.run import Attempt, Outcome, describe
 from omniq_nb.errors import TaskCancelled, WorkerLost
 from omniq_nb.models.task import State
 
-_HOME = Path(omniq_nb.__file__).parent.parent
+HOME = Path(omniq_nb.__file__).parent.parent
 """From where a child finds this very package, before it is told the parent's path."""
 
 _TASKS = msgspec.msgpack.Encoder()
@@ -47,32 +47,48 @@ class ProcessExecutor(SlotExecutor):
     kind: ClassVar[str] = "process"
     kills: ClassVar[bool] = True
     advice: ClassVar[str] = ""
+    reuses: ClassVar[bool] = True
+    """Whether a child makes more than one attempt."""
 
     @contextmanager
     def _slot(self) -> Iterator["_ProcessSlot"]:
-        slot = _ProcessSlot(self._codec, self._prefer)
+        slot = _ProcessSlot(self._codec, self._prefer, self.reuses)
         try:
             yield slot
         finally:
             slot.close()
 
 
+class ProcessPerTaskExecutor(ProcessExecutor):
+    """Runs each attempt in a child process of its own, which ends with it.
+
+    Nothing that an attempt leaves behind reaches the next one: memory, changed modules, open
+    files, environment. A start of Python for each task is the price.
+    """
+
+    kind: ClassVar[str] = "process-per-task"
+    reuses: ClassVar[bool] = False
+
+
 class _ProcessSlot:
     """A place for a child, and the child that is in it at the time."""
 
-    def __init__(self, codec: Codec, prefer: str) -> None:
+    def __init__(self, codec: Codec, prefer: str, reuses: bool) -> None:
         self._codec = codec
         self._prefer = prefer
+        self._reuses = reuses
+        self._used = False
         self._child: _Child | None = None
         self._trouble = ""
 
     def prepare(self) -> None:
         """See to it that there is a living child, so that no attempt pays for its start."""
-        if self._child is not None and self._child.spent:
+        if self._child is not None and (self._child.spent or (self._used and not self._reuses)):
             self.close()
         if self._child is None:
             try:
                 self._child = _Child(self._hello())
+                self._used = False
             except OSError as error:
                 self._trouble = describe(error)
 
@@ -80,6 +96,7 @@ class _ProcessSlot:
         """Have the child make the attempt."""
         if self._child is None:
             return attempt.fail(WorkerLost(f"no process could be started: {self._trouble}"))
+        self._used = True
         return self._child.run(attempt)
 
     def close(self) -> None:
@@ -113,7 +130,7 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                cwd=_HOME,
+                cwd=HOME,
                 # Out of reach of Ctrl-C and of a notebook's interrupt, which are for us.
                 start_new_session=True,
             )

@@ -11,7 +11,7 @@ Not here: what entries mean (`replica`, and the folds in `queue` and `schedules`
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -93,7 +93,7 @@ class Log(ABC):
         A durable append may take long enough to bother an event loop.
     poll : tuple of float, or None
         The shortest and the longest pause, in seconds, between two looks for an entry of
-        another process. None: there is no other process.
+        another process. None: there is no other process, or its entries are heard of.
     """
 
     immediate: ClassVar[bool]
@@ -182,6 +182,33 @@ class StoredLog(Log):
     @abstractmethod
     async def sweep_blobs(self, keep: Container[str]) -> None:
         """Delete blobs that are not in `keep` and older than a day: their writer died."""
+
+
+class ListeningLog(StoredLog):
+    """A log that is told of new entries as they are written, and so need not look for them.
+
+    Attributes
+    ----------
+    ring : callable
+        To be called, on the event loop, when something was heard, or may not be heard any more.
+        The replica sets it.
+    """
+
+    ring: Callable[[], None]
+
+    @abstractmethod
+    async def listen(self) -> None:
+        """Hear of entries behind those that were read, if that is not so already."""
+
+    @abstractmethod
+    def heard(self, number: int) -> Sequence[Entry]:
+        """Entries from that number on, as far as they are known without asking.
+
+        Raises
+        ------
+        Behind
+            What was heard does not follow on the entry before.
+        """
 
 
 def require(known: int, entry: Entry) -> None:

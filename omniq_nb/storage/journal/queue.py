@@ -181,7 +181,10 @@ class JournalTaskQueue(TaskQueue):
     ) -> list[Task]:
         """See `TaskQueue`. Nothing is written while nothing is due."""
         now, queues = time.time(), tuple(queues)
-        due = await self._replica.read(lambda fold: fold.machine.next_due(queues))
+        due = await self._replica.read(
+            lambda fold: fold.machine.next_due(queues),
+            enough=lambda known: known is not None and known <= now,
+        )
         if due is None or due > now or limit < 1:
             return []
         command = ClaimDue(queues=queues, limit=limit, lease=lease, worker=worker, now=now)

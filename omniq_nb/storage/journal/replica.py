@@ -36,7 +36,14 @@ import msgspec
 
 from omniq_nb.errors import StoreClosed, StoreError
 from omniq_nb.storage.bell import Bell
-from omniq_nb.storage.journal.log import Behind, Entry, Log, StoredLog, require
+from omniq_nb.storage.journal.log import (
+    Behind,
+    Entry,
+    ListeningLog,
+    Log,
+    StoredLog,
+    require,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -132,6 +139,7 @@ class Replica(Generic[F]):
     def __init__(self, log: Log, fold: type[F]) -> None:
         self.log = log
         self.stored = log if isinstance(log, StoredLog) else None
+        self._listening = log if isinstance(log, ListeningLog) else None
         self._new_fold = fold
         self._fold: F | None = None
         self._next = 1  # the number of the first entry that is not in `_fold`
@@ -154,6 +162,8 @@ class Replica(Generic[F]):
         """Make what a forked child must not share with its parent: locks, and the writer's name."""
         self._pid = os.getpid()
         self.bell = Bell()
+        if self._listening:
+            self._listening.ring = self.bell.ring
         self._lock = threading.Lock()
         self._async_lock = asyncio.Lock()
         self._waiting: list[_Request] = []
@@ -229,10 +239,22 @@ class Replica(Generic[F]):
             raise request.error
         return request.outcome  # type: ignore[return-value]
 
-    async def read(self, look: Callable[[F], T], slow: bool = False) -> T:
-        """Fold what is new, then look at the state: copy what shall outlast the look."""
+    async def read(
+        self,
+        look: Callable[[F], T],
+        slow: bool = False,
+        enough: Callable[[T], bool] | None = None,
+    ) -> T:
+        """Fold what is new, then look at the state: copy what shall outlast the look.
+
+        If what is known without asking the log for news is `enough`, it is not asked.
+        """
 
         async def job() -> T:
+            if enough is not None:
+                fold = await self._known()
+                if fold is not None and enough(known := look(fold)):
+                    return known
             return look(await self._catch_up())
 
         return await self._turn(job, slow)
@@ -249,7 +271,7 @@ class Replica(Generic[F]):
             while True:
                 if new:
                     heard.clear()
-                    at = await self.read(due)
+                    at = await self.read(due, enough=self._need_not_ask)
                 idle = time.monotonic() - started
                 left = min(timeout - idle, timeout if at is None else at - time.time())
                 if left <= 0:
@@ -370,6 +392,20 @@ class Replica(Generic[F]):
         del self._waiting[: len(gathered)]
         return batch
 
+    def _need_not_ask(self, _: object) -> bool:
+        """Whether news come by themselves."""
+        return self._listening is not None
+
+    async def _known(self) -> F | None:
+        """Fold what was heard of, and give the state, if it is known at all."""
+        if self._fold is not None and self._listening:
+            try:
+                await self._listening.listen()
+                self._apply_all(self._listening.heard(self._next))
+            except Behind:
+                self._fold = None
+        return self._fold
+
     async def _catch_up(self) -> F:
         """Fold what was written since the last time, from a checkpoint on if need be."""
         while True:
@@ -380,11 +416,14 @@ class Replica(Generic[F]):
             except Behind:
                 self._fold = None
                 continue
-            for entry in entries:
-                require(self._new_fold.version, entry)
-                self._apply(entry, self._decode(entry.body))
+            self._apply_all(entries)
             assert self._fold is not None
             return self._fold
+
+    def _apply_all(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            require(self._new_fold.version, entry)
+            self._apply(entry, self._decode(entry.body))
 
     async def _load(self) -> None:
         if self.stored is None:

@@ -34,3 +34,11 @@ class MemoryPlace:
     def schedule_storage(self) -> JournalScheduleStore:
         """Give the schedules."""
         return self._schedule_storage
+
+    async def promises(self) -> dict[str, str]:
+        """Say what it promises; see `omniq_nb.storage.probe`."""
+        return {
+            "durability": "gone with this process",
+            "sharing": "this process only",
+            "exclusion": "one task has one worker: claims take turns in memory",
+        }

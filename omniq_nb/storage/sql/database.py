@@ -10,7 +10,7 @@ Not here: any statement (they stand with the stores), any driver (`omniq_nb.stor
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,6 +77,10 @@ class Transaction(ABC):
         """
 
     @abstractmethod
+    async def hold_off_adding(self) -> None:
+        """Let nobody else add tasks until this is over. Who is adding just now comes first."""
+
+    @abstractmethod
     def notify(self) -> None:
         """Wake who waits for work, in every process, once this is committed."""
 
@@ -89,12 +93,20 @@ class Watch(ABC):
     """Sees what others commit, from the moment on at which it was opened."""
 
     @abstractmethod
-    async def changed(self, timeout: float) -> None:
-        """Return when something may have changed since the last call, or after the timeout."""
+    async def changed(self, timeout: float) -> bool:
+        """Return when something may have changed since the last call, or after the timeout.
+
+        True: somebody said that there is work.
+        """
 
 
 class Database(ABC):
-    """A database with our tables in it, shared by the stores of one place."""
+    """A database with our tables in it, shared by the stores of one place.
+
+    `immediate` is what `Store` says of it.
+    """
+
+    immediate: ClassVar[bool]
 
     @abstractmethod
     async def open(self, user: object) -> None:
@@ -106,7 +118,7 @@ class Database(ABC):
 
     @abstractmethod
     async def read(self, work: Work[Answer]) -> Answer:
-        """Do work that only reads, each statement for itself."""
+        """Do work whose statements are each for themselves, as those are that only read."""
 
     @abstractmethod
     async def write(self, work: Work[Answer], size: int = 0) -> Answer:

@@ -45,8 +45,14 @@ PURGEABLE = f"""
 PURGE_WORKERS = "DELETE FROM omniq_workers WHERE heartbeat_at < ?"
 
 
+MUST_WAIT = (0.0, 0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+"""Seconds to wait although something is due, by how often nothing could be claimed."""
+
+
 class SqlTaskQueue(SqlStore, TaskQueue):
     """Tasks in a database; see `TaskQueue`."""
+
+    _in_vain = 0
 
     async def add(self, tasks: Sequence[Task], revive: bool = False) -> list[bool]:
         """Enqueue; see `TaskQueue`."""
@@ -59,9 +65,12 @@ class SqlTaskQueue(SqlStore, TaskQueue):
         self, queues: Sequence[str], limit: int, lease: float, worker: str
     ) -> list[Task]:
         """Lease; see `TaskQueue`."""
-        return await self._database.write(
+        tasks = await self._database.write(
             lambda tx: transitions.claim(tx, queues, limit, lease, worker)
         )
+        if tasks:
+            self._in_vain = 0
+        return tasks
 
     async def extend(self, claims: Sequence[Claim], lease: float) -> list[bool]:
         """Keep leases; see `TaskQueue`."""
@@ -99,17 +108,25 @@ class SqlTaskQueue(SqlStore, TaskQueue):
     async def wait(self, queues: Sequence[str], timeout: float) -> None:
         """Watch for changes until something is due; see `TaskQueue`."""
         ends_at = time.monotonic() + timeout
+        with self._database.watch() as watch:
+            while (left := ends_at - time.monotonic()) > 0:
+                seconds = await self._due_in(queues)
+                if seconds is not None and seconds <= 0:
+                    # What is due and cannot be claimed is locked by somebody, who may be frozen.
+                    await watch.changed(min(left, MUST_WAIT[self._in_vain]))
+                    self._in_vain = min(self._in_vain + 1, len(MUST_WAIT) - 1)
+                    return
+                if await watch.changed(left if seconds is None else min(left, seconds)):
+                    return
 
-        async def due_in(tx: Transaction) -> float | None:
+    async def _due_in(self, queues: Sequence[str]) -> float | None:
+        """Seconds until the next task of these queues is due. None: there is none."""
+
+        async def work(tx: Transaction) -> float | None:
             found = [earliest for q in queues for _, earliest in await transitions.levels(tx, q)]
             return min(found) - await tx.now() if found else None
 
-        with self._database.watch() as watch:
-            while (left := ends_at - time.monotonic()) > 0:
-                seconds = await self._database.read(due_in)
-                if seconds is not None and seconds <= 0:
-                    return
-                await watch.changed(left if seconds is None else min(left, seconds))
+        return await self._database.read(work)
 
     async def counts(self) -> dict[tuple[str, State], int]:
         """Count; see `TaskQueue`."""

@@ -125,6 +125,23 @@ MIGRATIONS = (_FIRST,)
 VERSION = len(MIGRATIONS)
 
 
+def is_newest(version: int, where: str) -> bool:
+    """Whether tables of that version are those of this omniq_nb. Otherwise they are older.
+
+    Raises
+    ------
+    StoreVersionError
+        A newer omniq_nb wrote them.
+    """
+    if version > VERSION:
+        raise StoreVersionError(
+            f"{where} has tables of version {version}, and this omniq_nb knows versions up to "
+            f"{VERSION}: a newer omniq_nb wrote them. Upgrade this one (pip install -U omniq_nb) "
+            "or choose another database."
+        )
+    return version == VERSION
+
+
 async def upgrade(transaction: Transaction, dialect: Dialect, where: str) -> None:
     """Create or upgrade the tables, if that is needed. Nobody else may write meanwhile.
 
@@ -136,13 +153,7 @@ async def upgrade(transaction: Transaction, dialect: Dialect, where: str) -> Non
     await transaction.execute("CREATE TABLE IF NOT EXISTS omniq_schema (version BIGINT NOT NULL)")
     found = await transaction.fetch("SELECT version FROM omniq_schema")
     version = found[0][0] if found else 0
-    if version > VERSION:
-        raise StoreVersionError(
-            f"{where} has tables of version {version}, and this omniq_nb knows versions up to "
-            f"{VERSION}: a newer omniq_nb wrote them. Upgrade this one (pip install -U omniq_nb) "
-            "or choose another database."
-        )
-    if version == VERSION:
+    if is_newest(version, where):
         return
     for migration in MIGRATIONS[version:]:
         for statement in migration:

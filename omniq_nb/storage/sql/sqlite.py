@@ -24,16 +24,13 @@ from itertools import chain
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omniq_nb.config.options import SqliteOptions
 from omniq_nb.errors import StoreClosed, StoreError, StoreUnavailable
 from omniq_nb.storage.bell import Bell
 from omniq_nb.storage.sql.database import Answer, Database, Dialect, Row, Transaction, Watch, Work
-from omniq_nb.storage.sql.events import SqlEventStore
-from omniq_nb.storage.sql.queue import SqlTaskQueue
-from omniq_nb.storage.sql.results import SqlResultStore
-from omniq_nb.storage.sql.schedules import SqlScheduleStore
+from omniq_nb.storage.sql.place import SqlPlace
 from omniq_nb.storage.sql.schema import upgrade
 
 if TYPE_CHECKING:
@@ -64,7 +61,7 @@ _NOT_OURS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 _NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 
 
-class SqlitePlace:
+class SqlitePlace(SqlPlace):
     """A database file, and the four stores in it.
 
     Parameters
@@ -76,23 +73,23 @@ class SqlitePlace:
     """
 
     def __init__(self, path: str, options: SqliteOptions) -> None:
-        self._database = SqliteDatabase(path, options)
+        self._sqlite = SqliteDatabase(path, options)
+        super().__init__(self._sqlite)
 
-    def task_queue(self) -> SqlTaskQueue:
-        """Give the tasks."""
-        return SqlTaskQueue(self._database)
-
-    def result_storage(self) -> SqlResultStore:
-        """Give the results."""
-        return SqlResultStore(self._database)
-
-    def event_storage(self) -> SqlEventStore:
-        """Give the events."""
-        return SqlEventStore(self._database)
-
-    def schedule_storage(self) -> SqlScheduleStore:
-        """Give the schedules."""
-        return SqlScheduleStore(self._database)
+    async def promises(self) -> dict[str, str]:
+        """Say what it promises; see `omniq_nb.storage.probe`."""
+        exclusion = "one task has one worker: claims are transactions, one writer at a time"
+        if self._sqlite.path == MEMORY:
+            return {
+                "durability": "gone with this process",
+                "sharing": "this process only",
+                "exclusion": exclusion,
+            }
+        return {
+            "durability": self._sqlite.durability,
+            "sharing": "all processes of this machine",
+            "exclusion": exclusion,
+        }
 
 
 class _Busy(Exception):
@@ -110,6 +107,8 @@ class SqliteDatabase(Database):
         As for `SqlitePlace`.
     """
 
+    immediate: ClassVar[bool] = True
+
     def __init__(self, path: str, options: SqliteOptions) -> None:
         self.path = path
         self._options = options
@@ -119,6 +118,15 @@ class SqliteDatabase(Database):
         self._bell = Bell()
         self._pid = os.getpid()
         self._give_up_at = inf
+
+    @property
+    def durability(self) -> str:
+        """What survives, in words, as the options have it."""
+        if self._options.synchronous == "OFF" or self._options.journal_mode == "MEMORY":
+            return "survives crashes of processes, not power cuts"
+        if self._options.synchronous == "NORMAL" and self._options.journal_mode == "WAL":
+            return "survives crashes; a power cut may undo the last moments (synchronous: NORMAL)"
+        return "survives crashes and power cuts"
 
     # ---------------------------------------------------------------- opening
 
@@ -399,6 +407,9 @@ class SqliteTransaction(Transaction):
             ).rowcount
         return changed
 
+    async def hold_off_adding(self) -> None:
+        """Nobody else writes meanwhile anyway; see `Transaction`."""
+
     def notify(self) -> None:
         """Ring the bell; see `Transaction`. Other processes see it by themselves."""
         self.notified = True
@@ -420,7 +431,7 @@ class SqliteWatch(Watch):
         self._heard = heard
         self._seen = database.version()
 
-    async def changed(self, timeout: float) -> None:
+    async def changed(self, timeout: float) -> bool:
         """Wait; see `Watch`."""
         ends_at = time.monotonic() + timeout
         pause = 0.005
@@ -429,11 +440,12 @@ class SqliteWatch(Watch):
                 time.sleep(min(pause, left))
             elif await _set_within(self._heard, min(pause, left)):
                 self._heard.clear()
-                break
+                return True
             seen, self._seen = self._seen, self._database.version()
             if seen != self._seen:
                 break
             pause = min(pause * 1.2, 0.05)
+        return False
 
 
 _inherited: list[sqlite3.Connection | None] = []

@@ -1,7 +1,5 @@
 """What the four stores have in common: being open."""
 
-from typing import ClassVar
-
 from omniq_nb.errors import StoreClosed
 from omniq_nb.storage.base import Store
 from omniq_nb.storage.sql.database import Database
@@ -16,9 +14,8 @@ class SqlStore(Store):
         Where it lives; other components may share it.
     """
 
-    immediate: ClassVar[bool] = True
-
     def __init__(self, database: Database) -> None:
+        self.immediate = database.immediate  # type: ignore[misc]
         self._shared = database
         self._opened = False
 

@@ -41,20 +41,26 @@ DELETE_CALLS = "DELETE FROM omniq_calls WHERE seq IN (VALUES {rows})"
 DELETE_TASKS = "DELETE FROM omniq_tasks WHERE seq IN (VALUES {rows})"
 
 # The priorities in use in a queue, highest first, and when the earliest task of each is due: two
-# steps into the index for each, however many tasks have it.
+# steps into the index for each, however many tasks have it. With max() and min() PostgreSQL would
+# read them all as long as it takes the table, which was filled a moment ago, for an empty one.
 LEVELS = f"""
     WITH RECURSIVE levels (priority) AS (
-        SELECT max(priority) FROM omniq_tasks WHERE queue = ? AND {LIVE}
+        SELECT (
+            SELECT priority FROM omniq_tasks WHERE queue = ? AND {LIVE}
+            ORDER BY priority DESC LIMIT 1
+        )
         UNION ALL
         SELECT (
-            SELECT max(priority) FROM omniq_tasks
+            SELECT priority FROM omniq_tasks
             WHERE queue = ? AND {LIVE} AND priority < levels.priority
+            ORDER BY priority DESC LIMIT 1
         )
         FROM levels WHERE levels.priority IS NOT NULL
     )
     SELECT priority, (
-        SELECT min(available_at) FROM omniq_tasks
+        SELECT available_at FROM omniq_tasks
         WHERE queue = ? AND {LIVE} AND priority = levels.priority
+        ORDER BY available_at LIMIT 1
     )
     FROM levels WHERE priority IS NOT NULL ORDER BY priority DESC
 """
@@ -122,6 +128,10 @@ FREED = """
     SELECT DISTINCT d.seq FROM omniq_dependencies d
     WHERE d.needed IN (VALUES {rows}) AND NOT EXISTS
         (SELECT 1 FROM omniq_dependencies other WHERE other.seq = d.seq AND other.met = 0)
+"""
+LOCK_WAITING = """
+    SELECT t.seq FROM omniq_tasks t
+    WHERE t.seq IN (SELECT d.seq FROM omniq_dependencies d WHERE d.needed IN (VALUES {rows})) {lock}
 """
 WAITING = """
     SELECT d.seq, c.id, d.needed
@@ -363,6 +373,10 @@ async def _admit(tx: Transaction, dependents: Sequence[tuple[int, str, tuple[str
         return
     wanted = dict.fromkeys(needed for _, _, depends_on in dependents for needed in depends_on)
     states = {standing.id: standing.state for standing in await _standings(tx, list(wanted))}
+    if len(states) < len(wanted):
+        # One that is added and ends before this is committed would not see who waits for it.
+        await tx.hold_off_adding()
+        states = {standing.id: standing.state for standing in await _standings(tx, list(wanted))}
     now = await tx.now()
     blocked, free, waits, endings = list[Row](), list[Row](), list[Row](), list[Ending]()
     for seq, task_id, depends_on in dependents:
@@ -384,16 +398,29 @@ async def _admit(tx: Transaction, dependents: Sequence[tuple[int, str, tuple[str
 
 async def _end(tx: Transaction, endings: Sequence[Ending]) -> None:
     """Make tasks final, and free or cancel the tasks that wait for them."""
-    while endings:
-        await tx.execute_each(
-            END,
-            [(e.seq, e.state.value, e.started_at, e.finished_at, e.error) for e in endings],
-        )
-        if not await tx.fetch(ANY_DEPENDENCY):
-            return
+    await tx.execute_each(END, [_end_row(ending) for ending in endings])
+    await end_dependents(tx, endings)
+
+
+async def end_dependents(tx: Transaction, endings: Sequence[Ending]) -> None:
+    """Free or cancel the tasks that wait for tasks that are final now."""
+    while endings and await tx.fetch(ANY_DEPENDENCY):
+        # Of two that end at once, the second must see that the first one is met.
+        await tx.fetch_each(LOCK_WAITING, [(ending.id,) for ending in endings])
         await tx.execute_each(DELETE_DEPENDENCIES, [(ending.seq,) for ending in endings])
         await _free(tx, [(e.id,) for e in endings if e.state is State.SUCCEEDED])
         endings = await _doomed(tx, [e for e in endings if e.state is not State.SUCCEEDED])
+        await tx.execute_each(END, [_end_row(ending) for ending in endings])
+
+
+def _end_row(ending: Ending) -> Row:
+    return (
+        ending.seq,
+        ending.state.value,
+        ending.started_at,
+        ending.finished_at,
+        ending.error,
+    )
 
 
 async def _free(tx: Transaction, succeeded: Sequence[Row]) -> None:

@@ -1,4 +1,4 @@
-"""A real server for tests: on a free loopback port, with data of its own, gone with its user."""
+"""A server process: started, awaited, stopped, killed, started again on the same port and data."""
 
 import contextlib
 import ctypes
@@ -44,6 +44,10 @@ class Server(ABC):
     environment: dict[str, str] = {}  # noqa: RUF012  read only
     """More variables for the process."""
 
+    user: int | None = None
+    group: int | None = None
+    """Who runs it, if not whoever runs the tests."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
@@ -88,6 +92,9 @@ class Server(ABC):
                 stderr=log,
                 cwd=self.folder,
                 env=os.environ | self.environment,
+                user=self.user,
+                group=self.group,
+                extra_groups=None if self.user is None else [],
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
@@ -113,6 +120,11 @@ class Server(ABC):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def restart(self) -> None:
+        """Kill it and start it again."""
+        self.kill()
+        self.start()
 
     def log(self) -> str:
         """Give what it said so far."""

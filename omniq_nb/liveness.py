@@ -1,0 +1,76 @@
+"""Who is still alive: processes by their number and start, workers by process and heartbeat."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from omniq_nb.models.task import WorkerInfo
+
+SILENCE = 10.0
+"""Seconds without a heartbeat after which a worker of this machine counts as dead."""
+
+DOUBT = 3.0
+"""Seconds for which a heartbeat proves a worker alive, whatever else is known."""
+
+SKEW = 30.0
+"""Seconds that the clock of another machine may be wrong."""
+
+
+def seen_now(workers: Iterable[WorkerInfo]) -> list[WorkerInfo]:
+    """Workers as they described themselves, but for the dead, whose `state` says that.
+
+    Dead is whose process is gone, and who has not been heard of for 10 seconds, or 40 if it is
+    on another machine.
+    """
+    host, now = socket.gethostname(), time.time()
+    seen = []
+    for info in workers:
+        if info.state != "stopped" and _dead(info, host, now):
+            info.state, info.running = "dead", 0
+        seen.append(info)
+    return seen
+
+
+def _dead(info: WorkerInfo, host: str, now: float) -> bool:
+    silent = now - info.heartbeat_at
+    if info.host != host:
+        return silent > SILENCE + SKEW
+    # Younger news than that may come from another process space that is called the same.
+    return silent > SILENCE or (silent > DOUBT and process_start(info.pid) is None)
+
+
+def process_start(pid: int) -> str | None:
+    """When that process started, in words that no other process of its number has ever had.
+
+    None: there is none, or it is only waiting to be buried.
+    """
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2]
+    except (FileNotFoundError, ProcessLookupError):
+        return None if Path("/proc/self/stat").exists() else _start_elsewhere(pid)
+    state, *fields = after_name.split()
+    return None if state in "ZX" else f"{_boot()} {fields[18]}"
+
+
+@cache
+def _boot() -> str:
+    """Which start of the machine this is: process numbers and times begin anew with each."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def _start_elsewhere(pid: int) -> str | None:
+    """The same on systems without ``/proc``."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return f"{process.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,121 @@
+// The fields of one component. What is typed goes to the kernel as a message and is kept there:
+// it is never part of the widget's state, which is saved with the notebook.
+
+const PAUSE = 150; // milliseconds without a key before what was typed is checked
+
+function render({ model, el }) {
+  const legend = make("legend");
+  const top = make("div"); // stays while somebody types there: only the rest is made again
+  const rest = make("div");
+  el.append(make("fieldset", { class: "omniq-form" }, legend, top, rest));
+  let inputs = {};
+  let backend = null;
+
+  function typed(name, input, wait) {
+    clearTimeout(input.omniqTimer);
+    const send = () => model.send({ name, text: input.value });
+    if (wait) input.omniqTimer = setTimeout(send, PAUSE);
+    else send();
+  }
+
+  function choice(name, choices, chosen, first) {
+    const options = choices.map(([value, label]) =>
+      make("option", { value, selected: value === chosen }, label));
+    if (first !== null) options.unshift(make("option", { value: "", selected: !chosen }, first));
+    const select = make("select", {}, ...options);
+    select.addEventListener("change", () => typed(name, select, false));
+    return select;
+  }
+
+  function text(field) {
+    const input = make("input", {
+      type: field.kind === "secret" ? "password" : "text",
+      placeholder: field.hint, autocomplete: "off", spellcheck: "false",
+    });
+    input.addEventListener("input", () => typed(field.name, input, true));
+    input.addEventListener("change", () => typed(field.name, input, false));
+    return input;
+  }
+
+  /** A label, its control, what it is about, and what is wrong with it. */
+  function row(name, label, help, control) {
+    const id = freshId();
+    const helpId = `${id}-help`, problemId = `${id}-problem`;
+    control.id = id;
+    control.setAttribute("aria-describedby", `${problemId} ${helpId}`);
+    const problem = make("span", { id: problemId, class: "omniq-problem", "aria-live": "polite" });
+    const about = make("span", { id: helpId, class: "omniq-quiet" }, help);
+    inputs[name] = { control, problem, about };
+    return make("div", { class: "omniq-row" }, make("label", { for: id }, label), control, about,
+      problem);
+  }
+
+  /** The choice of the backend, made again only if there is something else to choose from. */
+  function buildTop(spec) {
+    const choices = JSON.stringify(spec.choices);
+    if (backend?.choices !== choices) {
+      const select = choice("backend_type", spec.choices, spec.chosen, null);
+      top.replaceChildren(row("backend_type", "Backend", spec.about, select));
+      backend = { choices, ...inputs.backend_type };
+    }
+    inputs.backend_type = backend;
+    backend.about.textContent = spec.about;
+    if (backend.control !== document.activeElement) backend.control.value = spec.chosen;
+  }
+
+  function build() {
+    const spec = model.get("spec");
+    inputs = {};
+    legend.textContent = spec.legend;
+    buildTop(spec);
+    const open = rest.querySelector("details")?.open || spec.open;
+    const rows = spec.fields.map((field) => {
+      const control = field.kind === "choice"
+        ? choice(field.name, field.choices.map((word) => [word, word]), "",
+          field.hint ? `${field.hint} (default)` : "(default)")
+        : text(field);
+      return row(field.name, field.label, field.help, control);
+    });
+    rest.replaceChildren(...rows.slice(0, 1));
+    if (rows.length > 1) {
+      rest.append(make("details", { open },
+        make("summary", {}, `${rows.length - 1} options of ${spec.chosen}`),
+        make("div", { class: "omniq-rows" }, ...rows.slice(1))));
+    }
+    fill();
+    judge();
+  }
+
+  /** What the kernel holds, as far as it may be shown. Not into the field that is being typed in. */
+  function fill() {
+    const shown = model.get("shown"), held = model.get("held");
+    for (const [name, { control }] of Object.entries(inputs)) {
+      if (name === "backend_type" || control === document.activeElement) continue;
+      const value = shown[name] ?? "";
+      // A password that was typed here stays as dots; what the kernel holds cannot come back.
+      if (held.includes(name) && !value) control.placeholder = "•••••• (given)";
+      else control.value = value;
+    }
+  }
+
+  function judge() {
+    const problems = model.get("problems");
+    for (const [name, { control, problem }] of Object.entries(inputs)) {
+      problem.textContent = problems[name] ?? "";
+      if (problems[name]) control.setAttribute("aria-invalid", "true");
+      else control.removeAttribute("aria-invalid");
+    }
+  }
+
+  build();
+  model.on("change:spec", build);
+  model.on("change:shown change:held", fill);
+  model.on("change:problems", judge);
+  return () => {
+    model.off("change:spec", build);
+    model.off("change:shown change:held", fill);
+    model.off("change:problems", judge);
+  };
+}
+
+export default { render };

@@ -1,0 +1,224 @@
+"""Connections to Redis: how they are made, a pool of them, and one that listens.
+
+All of them belong to one event loop of one process. The driver connects, logs in and reads
+answers; what it would do beyond that (retry, pool, pipeline) we do ourselves.
+
+Not here: what errors mean (`words`) and trying again (`database`).
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import hiredis
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+
+from omniq_nb.config.options import RedisOptions
+from omniq_nb.errors import ConfigError
+from omniq_nb.storage.redis.words import FAILURES
+
+Word: TypeAlias = str | bytes | int | float
+"""A part of a command."""
+
+PROBE = 15.0
+"""Seconds of silence after which the listener asks whether its connection still lives."""
+
+PAUSE_FIRST, PAUSE_LAST = 0.05, 2.0
+"""Seconds between two attempts to reach a server."""
+
+
+def new_connection(options: RedisOptions) -> AbstractConnection:
+    """Make a connection; it connects when it is first used."""
+    common: dict[str, Any] = {
+        "db": options.database,
+        "username": options.username,
+        "password": options.password,
+        "socket_timeout": None,  # we watch the time ourselves, with less effort
+        "socket_connect_timeout": options.timeout,
+        "protocol": 2,
+    }
+    if options.host.startswith("/"):
+        return UnixDomainSocketConnection(path=options.host, **common)
+    common |= {"host": options.host, "port": options.port}
+    if not options.ssl:
+        return Connection(**common)
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        path = common[name] = getattr(options, name)
+        if path is not None and not Path(path).is_file():
+            raise ConfigError(name, path, "the path of a file with certificates or a key (PEM)")
+    return SSLConnection(**common)
+
+
+class Slot:
+    """A place for one command at a time, with a connection that is made again when it is lost.
+
+    Parameters
+    ----------
+    options : RedisOptions
+        Where.
+    name : str
+        Unique for ever.
+
+    Attributes
+    ----------
+    name : str
+        As given.
+    number : int
+        Of the latest command.
+    """
+
+    def __init__(self, options: RedisOptions, name: str) -> None:
+        self.name = name
+        self.number = 0
+        self._timeout = options.timeout
+        self._connection = new_connection(options)
+
+    async def ask(self, *words: Word) -> Any:
+        """Send a command and wait for the answer."""
+        # Whatever goes wrong meanwhile, a cancellation too, closes the connection: an answer that
+        # comes late must not be taken for that to another command.
+        async with asyncio.timeout(self._timeout):
+            await self._connection.send_packed_command(hiredis.pack_command(words))  # type: ignore[arg-type]
+            return await self._connection.read_response()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._connection.disconnect(nowait=True)
+
+
+class Pool:
+    """Slots that are used again, the last one first.
+
+    Parameters
+    ----------
+    options : RedisOptions
+        Where, and how many.
+    """
+
+    def __init__(self, options: RedisOptions) -> None:
+        self._options = options
+        self._name = secrets.token_hex(8)
+        self._made = 0
+        self._free: list[Slot] = []
+        self._places = asyncio.Semaphore(options.max_connections)
+        self._closed = False
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[Slot]:
+        """Lend a slot."""
+        async with self._places:
+            slot = self._free.pop() if self._free else self._new()
+            try:
+                yield slot
+            finally:
+                if self._closed:
+                    await slot.close()
+                else:
+                    self._free.append(slot)
+
+    def _new(self) -> Slot:
+        self._made += 1
+        return Slot(self._options, f"{self._name}:{self._made}")
+
+    async def close(self) -> None:
+        """Disconnect what is free, and the others when they come back."""
+        self._closed = True
+        free, self._free = self._free, []
+        for slot in free:
+            await slot.close()
+
+
+class Listener:
+    """A connection of its own that hears in which queues something may be due.
+
+    Parameters
+    ----------
+    options : RedisOptions
+        Where.
+    channel : bytes
+        On which the scripts name queues.
+
+    Attributes
+    ----------
+    live : bool
+        Whether it hears. Otherwise look yourself.
+    """
+
+    def __init__(self, options: RedisOptions, channel: bytes) -> None:
+        self._options = options
+        self._channel = channel
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: dict[asyncio.Event, frozenset[bytes]] = {}
+        self.live = False
+
+    @contextmanager
+    def hear(self, queues: Sequence[str]) -> Iterator[asyncio.Event]:
+        """Listen from now on, for these queues: look once more, then await the event."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._listen_for_ever(), name="omniq listens")
+        heard = asyncio.Event()
+        self._waiting[heard] = frozenset(queue.encode() for queue in queues)
+        try:
+            yield heard
+        finally:
+            del self._waiting[heard]
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def _listen_for_ever(self) -> None:
+        pause = PAUSE_FIRST
+        while True:
+            connection = new_connection(self._options)
+            try:
+                with suppress(*FAILURES):
+                    await connection.send_command("SUBSCRIBE", self._channel)
+                    async for message in self._messages(connection):
+                        pause = PAUSE_FIRST
+                        self._take(message)
+            finally:
+                self.live = False
+                await connection.disconnect(nowait=True)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, PAUSE_LAST)
+
+    async def _messages(self, connection: AbstractConnection) -> AsyncIterator[list[Any]]:
+        """Give messages until the connection is lost or silent."""
+        asked = False
+        while True:
+            message = await connection.read_response(timeout=PROBE)
+            if message is not None:
+                asked = False
+                yield message
+            elif asked:
+                return
+            else:
+                asked = True
+                await connection.send_command("PING")
+
+    def _take(self, message: list[Any]) -> None:
+        kind, *_, content = message
+        if kind == b"message":
+            self.wake({content})
+        elif kind == b"subscribe":
+            self.live = True  # and what was said before went unheard
+            for heard in self._waiting:
+                heard.set()
+
+    def wake(self, queues: Set[bytes]) -> None:
+        """Tell those who wait for one of these queues."""
+        for heard, awaited in self._waiting.items():
+            if not awaited.isdisjoint(queues):
+                heard.set()

@@ -1,0 +1,159 @@
+"""The task queue. What its verbs do is in ``lua/``."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import msgspec
+
+from omniq_nb.machine import LOST_ERROR, MAX_LOST
+from omniq_nb.models.result import Result
+from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
+from omniq_nb.storage.base import Query, ResultStore, Scan, TaskQueue
+from omniq_nb.storage.redis import scripts
+from omniq_nb.storage.redis.results import RedisResultStore
+from omniq_nb.storage.redis.rows import (
+    PART,
+    packed_tasks,
+    parts,
+    result_row,
+    steps,
+    task_of,
+    text,
+    truths,
+)
+from omniq_nb.storage.redis.store import RedisStore
+
+POLL = 1.0
+"""Seconds between two looks at the queue while wake-ups cannot be heard."""
+
+STEP = 500
+"""Tasks that one call looks at in scans and purges."""
+
+
+class RedisTaskQueue(RedisStore, TaskQueue):
+    """Tasks on a Redis server; see `TaskQueue`."""
+
+    async def add(self, tasks: Sequence[Task], revive: bool = False) -> list[bool]:
+        """Enqueue, in one call; see `TaskQueue`."""
+        database = self._database
+        if not tasks:
+            return []
+        places, packed = packed_tasks(tasks)
+        depending = any(task.depends_on for task in tasks)
+        database.wake({queue for queue, _ in places})
+        return truths(await database.run(scripts.ADD, (places, revive, depending), packed))
+
+    async def claim(
+        self, queues: Sequence[str], limit: int, lease: float, worker: str
+    ) -> list[Task]:
+        """Lease; see `TaskQueue`."""
+        request = (queues, limit, lease, worker, MAX_LOST, LOST_ERROR)
+        pieces = await self._database.run(scripts.CLAIM, request)
+        return [task_of(*piece) for piece in steps(pieces, 3)]
+
+    async def extend(self, claims: Sequence[Claim], lease: float) -> list[bool]:
+        """Keep leases; see `TaskQueue`."""
+        kept: list[bool] = []
+        for some in steps(claims, PART):
+            kept += truths(await self._database.run(scripts.EXTEND, (some, lease)))
+        return kept
+
+    def commits_with(self, results: ResultStore) -> bool:
+        """Whether they share the server; see `TaskQueue`."""
+        return isinstance(results, RedisResultStore) and results.is_in(self._shared)
+
+    async def settle(
+        self, outcomes: Sequence[Settle], results: Sequence[Result] = ()
+    ) -> list[bool]:
+        """Apply outcomes; see `TaskQueue`. Each is fenced for itself, so a call takes a part."""
+        by_claim = {(result.task_id, result.token): result for result in results}
+        settled: list[bool] = []
+        for some in steps(outcomes, PART):
+            pairs = ((n, by_claim.get((each.id, each.token))) for n, each in enumerate(some, 1))
+            rows = ((n, *result_row(result)) for n, result in pairs if result is not None)
+            packed = parts(((n, row), size) for n, row, size in rows)
+            settled += truths(await self._database.run(scripts.SETTLE, some, packed))
+        return settled
+
+    async def transition(self, ids: Sequence[str], to: State) -> list[State | None]:
+        """Move by hand; see `TaskQueue`."""
+        states: list[State | None] = []
+        for some in steps(ids, PART):
+            found = await self._database.run(scripts.TRANSITION, (some, to.value))
+            states += [State(state.decode()) if state else None for state in found]
+        return states
+
+    async def get(self, ids: Sequence[str]) -> list[Task | None]:
+        """Read; see `TaskQueue`."""
+        tasks: list[Task | None] = []
+        for some in steps(ids, PART):
+            pieces = steps(await self._database.run(scripts.GET, (some,)), 2)
+            tasks += [task_of(*piece) if piece[0] else None for piece in pieces]
+        return tasks
+
+    async def wait(self, queues: Sequence[str], timeout: float) -> None:
+        """Listen, and look when the next task is due; see `TaskQueue`."""
+        ends_at = time.monotonic() + timeout
+        database = self._database
+        with database.hear(queues) as (listener, heard):
+            while (left := ends_at - time.monotonic()) > 0:
+                found = await database.run(scripts.DUE_IN, (queues,))
+                due_in = float(found or math.inf)
+                if due_in <= 0:
+                    return
+                hears = listener.live
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, due_in, math.inf if hears else POLL)):
+                        await heard.wait()
+                    if hears:
+                        return
+                    heard.clear()  # it hears again, that is all: look once more
+
+    async def counts(self) -> dict[tuple[str, State], int]:
+        """Read the counters; see `TaskQueue`."""
+        counts = {}
+        database = self._database
+        for field, number in steps(await database.command("HGETALL", database.key("counts")), 2):
+            state, _, queue = field.decode().partition(":")
+            counts[queue, State(state)] = int(number)
+        return counts
+
+    async def workers(self, beat: WorkerInfo | None = None) -> list[WorkerInfo]:
+        """Record and list; see `TaskQueue`."""
+        packed = None if beat is None else (beat.id, text(msgspec.msgpack.encode(beat)))
+        found = await self._database.run(scripts.WORKERS, (packed or False, False))
+        infos = [msgspec.msgpack.decode(info, type=WorkerInfo) for info in found]
+        return sorted(infos, key=lambda info: info.id)
+
+    async def scan(self, query: Query) -> Scan:
+        """Read all, in steps; see `TaskQueue`."""
+        from omniq_nb.storage.redis.scan import scan
+        from omniq_nb.storage.tables import TASKS
+
+        def tasks_of(pieces: list[bytes]) -> list[Task]:
+            return [task_of(*piece) for piece in steps(pieces, 2)]
+
+        return await scan(self._pieces(), tasks_of, TASKS, "id", query)
+
+    async def _pieces(self) -> AsyncIterator[list[bytes]]:
+        cursor = b"0"
+        while True:
+            cursor, pieces = await self._database.run(scripts.SCAN_TASKS, (cursor.decode(), STEP))
+            yield pieces
+            if cursor == b"0":
+                return
+
+    async def purge(self, before: float) -> int:
+        """Forget, in steps; see `TaskQueue`."""
+        await self._database.run(scripts.WORKERS, (False, before))
+        purged: int = 0
+        cursor = b"0"
+        while True:
+            request = (cursor.decode(), STEP, before)
+            cursor, number = await self._database.run(scripts.PURGE_TASKS, request)
+            purged += number
+            if cursor == b"0":
+                return purged
