@@ -25,18 +25,23 @@ def seen_now(workers: Iterable[WorkerInfo]) -> list[WorkerInfo]:
     Dead is whose process is gone, and who has not been heard of for 10 seconds, or 40 if it is
     on another machine.
     """
-    host, now = socket.gethostname(), time.time()
+    now = time.time()
     seen = []
     for info in workers:
-        if info.state != "stopped" and _dead(info, host, now):
+        if info.state != "stopped" and _dead(info, now):
             info.state, info.running = "dead", 0
         seen.append(info)
     return seen
 
 
-def _dead(info: WorkerInfo, host: str, now: float) -> bool:
+def is_here(info: WorkerInfo) -> bool:
+    """Whether a worker's process is one of this machine."""
+    return info.host == socket.gethostname()
+
+
+def _dead(info: WorkerInfo, now: float) -> bool:
     silent = now - info.heartbeat_at
-    if info.host != host:
+    if not is_here(info):
         return silent > SILENCE + SKEW
     # Younger news than that may come from another process space that is called the same.
     return silent > SILENCE or (silent > DOUBT and process_start(info.pid) is None)

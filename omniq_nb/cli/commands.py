@@ -11,6 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from omniq_nb.cli.output import Row, show, show_json
+from omniq_nb.models.task import State
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 ISOLATIONS = ("thread", "async", "process", "process-per-task")
-STATES = ("blocked", "queued", "running", "succeeded", "failed", "cancelled", "expired")
+STATES = tuple(state.value for state in State)
 SHELLS = ("bash", "zsh", "fish")
 
 

@@ -4,7 +4,6 @@ Not here: the defaults from the configuration (`omniq_nb.config`), which `TaskOp
 is given, and the call itself (`omniq_nb.core.submission`).
 """
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from typing import TypedDict, Unpack
 
 import msgspec
 
+from omniq_nb.config.sources import nearest
 from omniq_nb.core.retrying import exception_names
 from omniq_nb.errors import ConfigError
 from omniq_nb.models.task import Retry
@@ -118,8 +118,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
                 changes[field] = convert(key, value)
             else:
                 known = [*_FIELDS, *_RETRY_FIELDS]
-                nearest = difflib.get_close_matches(key, known, 1)
-                raise ConfigError(key, value, ", ".join(sorted(known)), *nearest)
+                raise ConfigError(key, value, ", ".join(sorted(known)), nearest(key, known))
         if "delay" in changes and "eta" in changes:
             raise ConfigError("eta", options["eta"], "eta or delay, not both")
         if retry:

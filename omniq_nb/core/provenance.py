@@ -163,19 +163,24 @@ def _resolved(git: Path, head: str) -> str | None:
     return None
 
 
+def shell_here() -> Any:
+    """IPython's shell, if there is one in this process. IPython has no types."""
+    core: Any = sys.modules.get("IPython.core.getipython")
+    return None if core is None else core.get_ipython()
+
+
 def _notebook() -> tuple[str | None, str | None]:
     """The notebook or script that runs here, and which of its cells."""
-    ipython: Any = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
+    shell = shell_here()
     main = vars(sys.modules["__main__"])
     if shell is None:
         return main.get("__file__"), None
     name = shell.user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
-    return name, _cell_id(shell) or f"In[{shell.execution_count}]"
+    return name, cell_id(shell) or f"In[{shell.execution_count}]"
 
 
-def _cell_id(shell: Any) -> str | None:
-    """The cell's id in the notebook's file, where the front end tells it."""
+def cell_id(shell: Any) -> str | None:
+    """The id of the cell that is run now in the notebook's file, where the front end tells it."""
     parent = getattr(shell, "get_parent", lambda: None)()
     metadata = parent.get("metadata") if isinstance(parent, Mapping) else None
     cell = metadata.get("cellId") if isinstance(metadata, Mapping) else None

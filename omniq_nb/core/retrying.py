@@ -4,10 +4,10 @@ Not here: the policy itself (`omniq_nb.models.task.Retry`).
 """
 
 import builtins
-import difflib
 import random
 from collections.abc import Iterable
 
+from omniq_nb.config.sources import nearest
 from omniq_nb.errors import ConfigError
 from omniq_nb.models.task import Task
 
@@ -71,6 +71,5 @@ def _name(key: str, item: object) -> str:
         if isinstance(known, type) and issubclass(known, BaseException):
             return _name(key, known)
     errors = [name for name in vars(builtins) if name.endswith(("Error", "Exception"))]
-    nearest = difflib.get_close_matches(str(item), errors, 1)
     allowed = 'exception types, or names like "ValueError" and "package.module.TheirError"'
-    raise ConfigError(key, item, allowed, *nearest)
+    raise ConfigError(key, item, allowed, nearest(item, errors))

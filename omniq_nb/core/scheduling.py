@@ -11,7 +11,6 @@ by the elapsed time.
 Not here: who ticks (`omniq_nb.core.ticker`).
 """
 
-import difflib
 import math
 import re
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import msgspec
 from cronsim import CronSim, CronSimError
 
 from omniq_nb.codec import Codec
+from omniq_nb.config.sources import nearest
 from omniq_nb.errors import ScheduleError
 from omniq_nb.models.schedule import Schedule, ScheduleState, ScheduleType
 from omniq_nb.models.task import State, Task
@@ -254,9 +254,9 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         zones = {zone.lower(): zone for zone in available_timezones()}
-        nearest = difflib.get_close_matches(str(name).lower(), zones, 1)
+        close = nearest(str(name).lower(), zones)
         allowed = 'the IANA name of a time zone, such as "Europe/Berlin"'
-        raise ScheduleError("timezone", name, allowed, *map(zones.get, nearest)) from None
+        raise ScheduleError("timezone", name, allowed, zones.get(close or "")) from None
 
 
 def _cron(cron: str) -> str:

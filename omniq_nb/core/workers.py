@@ -6,11 +6,11 @@ are launched (`omniq_nb.core.launch`).
 
 import asyncio
 import builtins
-import difflib
 import time
 from collections.abc import Sequence
 from typing import Any, Literal, Unpack, overload
 
+from omniq_nb.config.sources import nearest
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.executors import EXECUTORS, maker
 from omniq_nb.core.launch import LAUNCHERS, launcher_kinds, make_launcher
@@ -242,5 +242,4 @@ class AsyncWorkers:
         if kind not in EXECUTORS and kind not in LAUNCHERS:
             known = sorted({*EXECUTORS, *launcher_kinds()})
             if kind not in known:
-                nearest = difflib.get_close_matches(str(kind), known, 1)
-                raise ConfigError("kind", kind, ", ".join(known), *nearest)
+                raise ConfigError("kind", kind, ", ".join(known), nearest(kind, known))

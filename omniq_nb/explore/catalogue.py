@@ -9,9 +9,9 @@ rows (`omniq_nb.explore.session`). Both are loaded with the first query, and Duc
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
+from omniq_nb.config.sources import nearest
 from omniq_nb.errors import ConfigError
 from omniq_nb.explore.structure import Structures
 from omniq_nb.explore.views import BATCH, RESULTS, TASKS, VIEWS, View, identifier, literal
@@ -167,8 +167,7 @@ class Explorer:
         """
         described = VIEWS.get(view)
         if described is None:
-            near = get_close_matches(view, VIEWS, 1)
-            raise ConfigError("view", view, ", ".join(VIEWS), near[0] if near else None)
+            raise ConfigError("view", view, ", ".join(VIEWS), nearest(view, VIEWS))
         pushed, conditions, parameters = _conditions(described, where or {})
         sorting = [order] if isinstance(order, str) else list(order) or [described.time]
         query = f"SELECT {', '.join(map(identifier, columns)) if columns else '*'} FROM {view}"

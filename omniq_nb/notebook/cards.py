@@ -9,7 +9,6 @@ Not here: what stands on a card (`omniq_nb.notebook.gauges`) and its looks
 """
 
 import os
-import sys
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,6 +16,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omniq_nb.config import OmniQConfig
+from omniq_nb.core.provenance import cell_id, shell_here
 from omniq_nb.display import Shown
 from omniq_nb.errors import OmniQError
 from omniq_nb.notebook import faces
@@ -261,8 +261,7 @@ def present_batch(caller: _Caller, ids: Sequence[str], name: str) -> None:
 
 def kernel_shell() -> "InteractiveShell | None":
     """IPython's shell, if it belongs to a kernel."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
+    shell: InteractiveShell | None = shell_here()
     return shell if getattr(shell, "kernel", None) is not None else None
 
 
@@ -291,9 +290,7 @@ def _this_cell() -> str | None:
         return None
     if _cell_runs not in shell.events.callbacks["pre_run_cell"]:
         shell.events.register("pre_run_cell", _cell_runs)
-    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
-    cell: str | None = parent.get("metadata", {}).get("cellId")
-    return cell
+    return cell_id(shell)
 
 
 def _cell_runs(info: "ExecutionInfo") -> None:

@@ -24,6 +24,7 @@ from omniq_nb.core.engine import Engine
 from omniq_nb.core.handle import value_of
 from omniq_nb.core.options import Options
 from omniq_nb.core.outputs import Follower, Following, News, Piece
+from omniq_nb.core.provenance import cell_id
 from omniq_nb.errors import OmniQError, UnknownTask
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import State, Task
@@ -352,8 +353,7 @@ class Cells:
 
     def _keys(self, cell: str, name: str | None) -> list[str]:
         """What tells a cell from others: the front end's id if it says one, else the code."""
-        parent = self._shell.get_parent() if hasattr(self._shell, "get_parent") else {}
-        place = parent.get("metadata", {}).get("cellId")
+        place = cell_id(self._shell)
         keys = [f"code {cell}" if place is None else f"cell {place}"]
         return keys if name is None else [*keys, f"name {name}"]
 

@@ -101,14 +101,14 @@ def percent(gauge: BatchGauge) -> str:
 
 def _summary(gauge: BatchGauge) -> str:
     counts = ", ".join(f"{count:,} {state}" for state, count in gauge.counts)
-    return f"{gauge.ended:,} of {_tasks(gauge.total)}" + (f": {counts}" if counts else "")
+    return f"{gauge.ended:,} of {tasks(gauge.total)}" + (f": {counts}" if counts else "")
 
 
 def _pace(gauge: BatchGauge) -> list[str]:
     """The rate, the time left and the time so far."""
     parts = []
     if gauge.rate is not None and gauge.ended:
-        parts.append(f"{_rate(gauge.rate)} tasks/s")
+        parts.append(f"{rate(gauge.rate)} tasks/s")
     if gauge.left is not None:
         parts.append(f"about {_so_far(gauge.left)} left")
     if gauge.elapsed is not None:
@@ -405,11 +405,13 @@ def _drawn(done: int, total: int) -> str:
     return "█" * full + "░" * (BAR - full)
 
 
-def _tasks(number: int) -> str:
+def tasks(number: int) -> str:
+    """A number of tasks for people."""
     return f"{number:,} task" + ("" if number == 1 else "s")
 
 
-def _rate(rate: float) -> str:
+def rate(rate: float) -> str:
+    """Tasks in a second for people."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 

@@ -52,6 +52,9 @@ TAIL = 20
 LINE = 160
 """Characters of an error's line on a card."""
 
+UNKNOWN = "no error is known"
+"""What is said of a task that failed without a word."""
+
 
 class BatchGauge(msgspec.Struct, frozen=True, kw_only=True):
     """How far a batch is.
@@ -326,7 +329,7 @@ class Tally:
         if failure is not None:
             self._errors[failure] -= 1
         if task.state is State.FAILED:
-            self._failures[task_id] = kind = first_line(task.error or "no error is known")
+            self._failures[task_id] = kind = first_line(task.error or UNKNOWN)
             self._errors[kind] += 1
         return True
 
@@ -410,12 +413,13 @@ async def _progress(engine: Engine, task: Task) -> tuple[float | None, float | N
 
 async def workers_gauge(engine: Engine) -> WorkersGauge:
     """The workers that a queue has heard of."""
+    return _workers_gauge(seen_now(await engine.stores.task_queue.workers()))
+
+
+def _workers_gauge(workers: Iterable[WorkerInfo]) -> WorkersGauge:
     now = time.time()
-    found = [
-        WorkerGauge(info=calm(info), health=health(info, now))
-        for info in seen_now(await engine.stores.task_queue.workers())
-    ]
-    found.sort(key=lambda worker: (_gone(worker), -worker.info.started_at))
+    found = [WorkerGauge(info=calm(info), health=health(info, now)) for info in workers]
+    found.sort(key=lambda worker: (is_gone(worker.info), -worker.info.started_at))
     return WorkersGauge(
         workers=tuple(found[:SHOWN_WORKERS]), hidden=max(0, len(found) - SHOWN_WORKERS)
     )
@@ -426,19 +430,17 @@ def calm(info: WorkerInfo) -> WorkerInfo:
     return msgspec.structs.replace(info, heartbeat_at=0.0)
 
 
-_GONE = ("stopped", "dead")
+def is_gone(info: WorkerInfo) -> bool:
+    """Whether nothing is to be expected of a worker any more."""
+    return info.state in ("stopped", "dead")
 
 
 def health(info: WorkerInfo, now: float) -> str:
     """What its heartbeat tells of a worker."""
     silent = now - info.heartbeat_at
-    if info.state in _GONE or silent < 3 * BEAT:
+    if is_gone(info) or silent < 3 * BEAT:
         return info.state
     return f"silent for {silent:.0f} s"
-
-
-def _gone(worker: WorkerGauge) -> bool:
-    return worker.health in _GONE
 
 
 async def unserved(engine: Engine, queues: Iterable[str]) -> tuple[str, ...]:
@@ -446,10 +448,12 @@ async def unserved(engine: Engine, queues: Iterable[str]) -> tuple[str, ...]:
     wanted = set(queues)
     if not wanted:
         return ()
-    for info in seen_now(await engine.stores.task_queue.workers()):
-        if info.state not in _GONE:
-            wanted.difference_update(info.queues)
-    return tuple(sorted(wanted))
+    return _unserved(wanted, seen_now(await engine.stores.task_queue.workers()))
+
+
+def _unserved(queues: Iterable[str], workers: Iterable[WorkerInfo]) -> tuple[str, ...]:
+    served = {queue for info in workers if not is_gone(info) for queue in info.queues}
+    return tuple(sorted(set(queues) - served))
 
 
 def config_gauge(config: OmniQConfig) -> ConfigGauge:
@@ -486,11 +490,12 @@ async def client_gauge(engine: Engine) -> ClientGauge:
         for queue, states in counts.items()
     )
     waiting = [queue for queue, states in counts.items() if LIVE & states.keys()]
+    workers = seen_now(await engine.stores.task_queue.workers())
     return ClientGauge(
         config=config_gauge(engine.config),
         queues=queues,
-        workers=await workers_gauge(engine),
-        unserved=await unserved(engine, waiting),
+        workers=_workers_gauge(workers),
+        unserved=_unserved(waiting, workers),
     )
 
 

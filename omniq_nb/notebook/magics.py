@@ -33,6 +33,7 @@ from traitlets import Unicode
 
 from omniq_nb.core.options import Options
 from omniq_nb.errors import ConfigError, UnknownTask
+from omniq_nb.explore.views import identifier
 from omniq_nb.notebook.cells import Cells
 from omniq_nb.sync import Batch, Handle, OmniQ
 
@@ -182,7 +183,7 @@ class OmniqMagics(Magics):
             where[found[1]] = found[2].split(",")
         client = self.client()
         conditions = " AND ".join(
-            f"{_quoted(column)}::VARCHAR IN ({', '.join('?' * len(values))})"
+            f"{identifier(column)}::VARCHAR IN ({', '.join('?' * len(values))})"
             for column, values in where.items()
         )
         query = f"SELECT * FROM tasks WHERE {conditions or 'true'} ORDER BY created_at DESC LIMIT ?"
@@ -382,10 +383,6 @@ def _listed(names: str | None) -> list[str]:
 def _check_name(option: str, name: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ConfigError(option, name, "the name of a variable")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 COMMANDS: dict[str, Command] = {

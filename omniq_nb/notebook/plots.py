@@ -18,6 +18,7 @@ from omniq_nb.config.sources import nearest
 from omniq_nb.errors import ConfigError
 from omniq_nb.notebook import charts, shapes
 from omniq_nb.notebook.faces import span
+from omniq_nb.notebook.faces import tasks as tasks_of
 from omniq_nb.sync import Batch
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def durations(data: Data) -> Plot:
     """
     frame, name = _frame(data, "duration")
     shape = shapes.histogram(frame)
-    title = f"Duration of {_tasks(shape.tasks)}{_of(name)}"
+    title = f"Duration of {tasks_of(shape.tasks)}{_of(name)}"
     if shape.median is not None:
         title += f": median {span(shape.median)}"
     return Plot(charts.histogram_chart(shape), title)
@@ -98,7 +99,7 @@ def throughput(data: Data) -> Plot:
     """
     frame, name = _frame(data, "finished_at")
     shape = shapes.flow(frame)
-    return Plot(charts.flow_chart(shape), f"Throughput of {_tasks(shape.tasks)}{_of(name)}")
+    return Plot(charts.flow_chart(shape), f"Throughput of {tasks_of(shape.tasks)}{_of(name)}")
 
 
 def timeline(data: Data) -> Plot:
@@ -117,7 +118,7 @@ def timeline(data: Data) -> Plot:
     """
     frame, name = _frame(data, "worker", "started_at", "finished_at")
     shape = shapes.lanes(frame)
-    title = f"Timeline of {_tasks(shape.tasks)}{_of(name)}"
+    title = f"Timeline of {tasks_of(shape.tasks)}{_of(name)}"
     if len(shape.rows) < shape.tasks:
         title += f": {len(shape.rows):,} of them shown"
     if shape.workers > shapes.MOST_WORKERS:
@@ -156,7 +157,7 @@ def sweep(data: Data, value: str = "value", x: str | None = None, y: str | None 
     most = shapes.MOST_BARS if len(parameters) == 1 else shapes.MOST_LINES
     shown = shapes.sample(tasks, most)
     if len(shown) < len(tasks):
-        title += f": {len(shown):,} of {_tasks(len(tasks))} shown"
+        title += f": {len(shown):,} of {tasks_of(len(tasks))} shown"
     values = values.loc[shown.index]
     axes = [shapes.axis(shown, parameter) for parameter in parameters]
     if len(axes) == 1:
@@ -214,10 +215,6 @@ def _frame(data: Data, *needed: str) -> tuple[pd.DataFrame, str | None]:
     for column in needed:
         shapes.known("column", column, frame.columns)
     return frame, name
-
-
-def _tasks(number: int) -> str:
-    return f"{number:,} task" + ("" if number == 1 else "s")
 
 
 def _of(name: str | None) -> str:

@@ -5,16 +5,12 @@ ours and keeps its traceback.
 """
 
 import linecache
-import sys
 import traceback
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, cast
 
+from omniq_nb.core.provenance import shell_here
 from omniq_nb.errors import OmniQError
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
 
 _INTERNAL = frozenset(
     {"omniq_nb", "IPython", "ipykernel", "asyncio", "concurrent", "contextlib", "threading"}
@@ -54,17 +50,11 @@ def _places(error: OmniQError) -> Iterator[tuple[str, str]]:
 def _file(frame: FrameType) -> str:
     """What a user calls the file of a frame: cells have numbers, not paths."""
     name = frame.f_code.co_filename
-    shell = _shell()
+    shell = shell_here()
     label = None if shell is None else shell.compile.format_code_name(name)
     return name if label is None else " ".join(label)
 
 
 def _coloured() -> bool:
-    shell = _shell()
+    shell = shell_here()
     return shell is not None and str(shell.colors).lower() != "nocolor"
-
-
-def _shell() -> "InteractiveShell | None":
-    """The notebook's, if this is one."""
-    core = sys.modules.get("IPython.core.getipython")
-    return None if core is None else cast("InteractiveShell | None", core.get_ipython())

@@ -3,7 +3,6 @@
 Not here: the life of such a worker (`omniq_nb.core.launch.serve`).
 """
 
-import difflib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import ClassVar, TypedDict
 import msgspec
 
 from omniq_nb.config import COMPONENTS, OmniQConfig
+from omniq_nb.config.sources import nearest
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.executors import EXECUTORS
 from omniq_nb.core.options import Seconds, positive_seconds
@@ -178,8 +178,7 @@ def refuse_options(kind: str, options: Mapping[str, object]) -> None:
 
 def _isolation(key: str, value: object) -> object:
     if value not in EXECUTORS:
-        nearest = difflib.get_close_matches(str(value), EXECUTORS, 1)
-        raise ConfigError(key, value, ", ".join(sorted(EXECUTORS)), *nearest)
+        raise ConfigError(key, value, ", ".join(sorted(EXECUTORS)), nearest(value, EXECUTORS))
     return value
 
 

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import msgspec
 from platformdirs import user_state_path
 
 from omniq_nb.core.launch.base import WorkerOrder
-from omniq_nb.liveness import process_start
+from omniq_nb.liveness import is_here, process_start
 from omniq_nb.models.task import WorkerInfo
 
 KEPT = 7 * 86400.0
@@ -97,13 +96,12 @@ class Registry:
 
     def entries(self) -> list[Entry]:
         """All of this machine, dead ones too, oldest first."""
-        host = socket.gethostname()
         found = []
         for file in sorted(self.folder.glob("*.json")):
             with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
                 entry = msgspec.json.decode(file.read_bytes(), type=Entry)
                 # The folder may be on a disk that several machines share.
-                if entry.info.host == host:
+                if is_here(entry.info):
                     found.append(entry)
         return found
 

@@ -18,7 +18,7 @@ from ipywidgets import HTML, Box, Button, Select, VBox
 from omniq_nb.core.client import counts_by_queue
 from omniq_nb.core.engine import Engine
 from omniq_nb.models.task import State
-from omniq_nb.notebook.gauges import first_line
+from omniq_nb.notebook.gauges import UNKNOWN, first_line
 from omniq_nb.notebook.live import Watch, watch
 from omniq_nb.notebook.panel import drawing
 from omniq_nb.notebook.panel.drawing import Activity, Bar, Recent
@@ -54,8 +54,6 @@ FAILED = 2_000
 
 ERRORS = 20
 """Groups of failures that are offered."""
-
-UNKNOWN = "no error is known"
 
 
 class Gauge:
@@ -252,7 +250,7 @@ class Live:
 
     def watch(self) -> Sequence[Watch[Any]]:
         """Keep it up to date until it is stopped."""
-        look, show, doubt = self._gauge.look, self._show, self._doubt
+        look, show, doubt = self._gauge.look, self._show, self._status.doubt
         count, offer = self._gauge.failures, self._offer
         return [
             watch(self._oq, look, show, EVERY, trouble=doubt, widget=self.charts),
@@ -261,9 +259,6 @@ class Live:
 
     def _show(self, activity: Activity) -> None:
         self.charts.value = drawing.drawn(activity)
-
-    def _doubt(self, error: Exception | None) -> None:
-        self._status.complain("" if error is None else f"not up to date: {error}")
 
     def _offer(self, groups: Sequence[tuple[str, int]]) -> None:
         """Offer these failures, and keep the one that is chosen."""

@@ -17,6 +17,7 @@ from omniq_nb.errors import OmniQError
 from omniq_nb.models.task import State
 from omniq_nb.notebook.live import Watch
 from omniq_nb.notebook.panel.draft import Draft
+from omniq_nb.notebook.panel.drawing import dot
 from omniq_nb.notebook.panel.errands import Status, errand
 from omniq_nb.notebook.panel.pieces import Code, Form
 from omniq_nb.notebook.theme import COLOURS
@@ -187,7 +188,7 @@ def _promises(found: Sequence[Promise]) -> str:
 def _answer(promise: Promise) -> str:
     state = State.SUCCEEDED if promise.problem is None else State.FAILED
     word = f"yes, {1000 * promise.seconds:.0f} ms" if promise.problem is None else "no"
-    return f'<span class="omniq-dot" style="background:{COLOURS[state]}"></span>{word}'
+    return dot(COLOURS[state]) + word
 
 
 def _said(promise: Promise) -> str:

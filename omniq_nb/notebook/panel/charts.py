@@ -24,8 +24,6 @@ WORDS = 25
 POINTS = 1_000
 """Points of a scatter plot; of more, every so manyth."""
 
-SIZE = {"width": 560, "height": 240}
-
 
 def histogram(table: pa.Table, column: str) -> Plot:
     """How often which values occur in a column.
@@ -56,9 +54,8 @@ def histogram(table: pa.Table, column: str) -> Plot:
             y=alt.Y("value:N", sort=None, title=column),
             tooltip=["value:N", "rows:Q"],
         )
-        .properties(width=SIZE["width"])
     )
-    return _plot(chart, title)
+    return Plot(chart, title)
 
 
 def timeline(table: pa.Table, column: str) -> Plot:
@@ -120,9 +117,8 @@ def scatter(table: pa.Table, x: str, y: str) -> Plot:
             y=alt.Y("y:Q", title=y, scale=alt.Scale(zero=False)),
             tooltip=[alt.Tooltip("x", title=x), alt.Tooltip("y", title=y)],
         )
-        .properties(**SIZE)
     )
-    return _plot(chart, title)
+    return Plot(chart, title)
 
 
 def _column(table: pa.Table, name: str) -> Any:
@@ -150,11 +146,5 @@ def _bars(numbers: Any, column: str, title: str, kind: str) -> Plot:
             y2=alt.datum(0),
             tooltip=[f"begin:{kind}", f"end:{kind}", "rows:Q"],
         )
-        .properties(**SIZE)
     )
-    return _plot(chart, title)
-
-
-def _plot(chart: Any, title: str) -> Plot:
-    chart = chart.properties(title=title, background="transparent").configure_view(stroke=None)
-    return Plot(chart.configure_title(anchor="start", fontSize=13), title)
+    return Plot(chart, title)

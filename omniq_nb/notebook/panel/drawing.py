@@ -12,6 +12,7 @@ from html import escape
 import msgspec
 
 from omniq_nb.models.task import State
+from omniq_nb.notebook.faces import rate as rate_of
 from omniq_nb.notebook.faces import span as words
 from omniq_nb.notebook.gauges import ORDER
 from omniq_nb.notebook.theme import COLOURS
@@ -98,7 +99,7 @@ def _queues(activity: Activity) -> str:
         if any(dict(counts).get(state) for _, counts in activity.queues)
     ]
     head = "".join(
-        f'<th scope="col" class="omniq-number">{_dot(COLOURS[state])}{state}</th>'
+        f'<th scope="col" class="omniq-number">{dot(COLOURS[state])}{state}</th>'
         for state in present
     )
     rows = "".join(
@@ -127,7 +128,7 @@ def _throughput(recent: Recent) -> str:
                 y, height = 1 - (below[at] + rate) / top, rate / top
                 marks.append(_rect(at + 0.08, y, 0.84, height, COLOURS[state]))
                 below[at] += rate
-    said = f"at most {_rate(top)} tasks per second"
+    said = f"at most {rate_of(top)} tasks per second"
     legend = [(str(state), COLOURS[state]) for state, _ in recent.rates]
     return _chart("Throughput", said, f"0 0 {bins} 1", marks, 110, recent.span, legend)
 
@@ -219,11 +220,12 @@ def _axis(seconds: float) -> str:
 
 
 def _legend(entries: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f"<span>{_dot(colour)}{word}</span>" for word, colour in entries)
+    items = "".join(f"<span>{dot(colour)}{word}</span>" for word, colour in entries)
     return f'<div class="omniq-legend">{items}</div>'
 
 
-def _dot(colour: str) -> str:
+def dot(colour: str) -> str:
+    """A spot of a colour, for the word that follows."""
     return f'<span class="omniq-dot" style="background:{colour}"></span>'
 
 
@@ -231,7 +233,3 @@ def _rect(x: float, y: float, width: float, height: float, colour: str) -> str:
     return (
         f'<rect x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}" fill="{colour}"/>'
     )
-
-
-def _rate(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

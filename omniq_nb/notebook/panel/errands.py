@@ -37,6 +37,10 @@ class Status:
         """Say what is wrong."""
         self._write("omniq-said omniq-problem", text)
 
+    def doubt(self, error: OmniQError | None) -> None:
+        """Say that a view is not up to date, or that it is again."""
+        self.complain("" if error is None else f"not up to date: {error}")
+
     def _write(self, kind: str, text: str) -> None:
         self.view.value = f'<div class="{kind}" role="status">{escape(text)}</div>' if text else ""
 

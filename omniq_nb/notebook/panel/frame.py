@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 from ipywidgets import HTML, Tab, VBox, Widget
 
 from omniq_nb.config import OmniQConfig
+from omniq_nb.core.provenance import cell_id
 from omniq_nb.notebook.cards import kernel_shell
 from omniq_nb.notebook.faces import html
 from omniq_nb.notebook.gauges import config_gauge
@@ -186,7 +187,7 @@ def open_panel(oq: OmniQ | None) -> Panel:
     if shell is not None:
         _attend(shell)
         # Front ends that do not name their cells have one panel at a time.
-        cell = shell.get_parent().get("metadata", {}).get("cellId")
+        cell = cell_id(shell)
         earlier = _panels.pop(cell, None)
         if earlier is not None:
             earlier.close()

@@ -5,7 +5,6 @@ Not here: what a worker is (`omniq_nb.core.workers`).
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from html import escape
@@ -19,11 +18,12 @@ from ipywidgets import HTML, BoundedIntText, Box, Button, Dropdown, Text, VBox
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.executors import EXECUTORS
 from omniq_nb.core.launch import launcher_kinds
-from omniq_nb.liveness import seen_now
+from omniq_nb.liveness import is_here, seen_now
 from omniq_nb.models.task import State, WorkerInfo
 from omniq_nb.notebook.faces import span
-from omniq_nb.notebook.gauges import calm, health
+from omniq_nb.notebook.gauges import calm, health, is_gone
 from omniq_nb.notebook.live import Watch, watch
+from omniq_nb.notebook.panel.drawing import dot
 from omniq_nb.notebook.panel.errands import Status, errand, queries_ready
 from omniq_nb.notebook.theme import COLOURS
 from omniq_nb.sync import OmniQ
@@ -42,6 +42,9 @@ MANY_TASKS = 500
 
 LOG_TAIL = 8 * 1024
 """Bytes of the end of a log that are shown."""
+
+NO_LOG = ("nobody", "")
+"""What is chosen while no log is looked at."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +74,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def gone(self) -> bool:
         """Whether nothing is to be expected of it."""
-        return self.health in ("stopped", "dead")
+        return is_gone(self.info)
 
 
 class Crew:
@@ -93,15 +96,16 @@ class Crew:
         infos = seen_now(await self._engine.stores.task_queue.workers())
         asked = any(info.running for info in infos) and queries_ready()
         tasks = await self._tasks(now) if asked else {}
-        load = await asyncio.to_thread(self._load, [i for i in infos if _here(i, now)])
+        here = [info for info in infos if is_here(info) and not is_gone(info)]
+        load = await asyncio.to_thread(self._load, here)
         found = [
             Seen(
                 info=calm(info),
                 health=health(info, now),
                 silent=max(0, round(now - info.heartbeat_at)),
                 tasks=tuple(tasks.get(info.id, ())),
-                cpu=load.get(info.pid, (None, None))[0] if _here(info, now) else None,
-                memory=load.get(info.pid, (None, None))[1] if _here(info, now) else None,
+                cpu=load.get(info.id, (None, None))[0],
+                memory=load.get(info.id, (None, None))[1],
             )
             for info in infos
         ]
@@ -128,8 +132,8 @@ class Crew:
             found.setdefault(row["worker"], []).append(row["name"] + took)
         return found
 
-    def _load(self, infos: Sequence[WorkerInfo]) -> dict[int, tuple[float, float]]:
-        """CPU and memory of these processes of this machine."""
+    def _load(self, infos: Sequence[WorkerInfo]) -> dict[str, tuple[float, float]]:
+        """CPU and memory of the processes of these workers of this machine."""
         found = {}
         known, self._processes = self._processes, {}
         for pid in {info.pid for info in infos}:
@@ -140,7 +144,7 @@ class Crew:
             except psutil.Error:  # it has just ended
                 continue
             self._processes[pid] = process
-        return found
+        return {info.id: found[info.pid] for info in infos if info.pid in found}
 
 
 class Workers:
@@ -189,7 +193,7 @@ class Workers:
 
     def watch(self) -> Sequence[Watch[Any]]:
         """Keep the table up to date until it is stopped."""
-        look, show, doubt = self._crew.look, self._show, self._doubt
+        look, show, doubt = self._crew.look, self._show, self._status.doubt
         return [
             watch(self._oq, look, show, EVERY, trouble=doubt, widget=self.table),
             watch(self._oq, self._read_log, self._show_log, EVERY, widget=self.log),
@@ -209,9 +213,6 @@ class Workers:
     def _show_log(self, text: str) -> None:
         shown = f'<pre class="omniq-text" aria-label="Log" tabindex="0">{escape(text)}</pre>'
         self.log.value = shown if text else ""
-
-    def _doubt(self, error: Exception | None) -> None:
-        self._status.complain("" if error is None else f"not up to date: {error}")
 
     # ---------------------------------------------------------------- clicks
 
@@ -246,10 +247,6 @@ class Workers:
         )
 
 
-NO_LOG = ("nobody", "")
-"""What is chosen while no log is looked at."""
-
-
 def tail_of(path: str) -> str:
     """The last lines of a log, or why it cannot be read."""
     try:
@@ -263,13 +260,7 @@ def tail_of(path: str) -> str:
 
 def _has_log(worker: Seen) -> bool:
     """Whether this machine has its log. The name is from the store, so it must be that of one."""
-    info = worker.info
-    return info.log.endswith(".log") and info.host == socket.gethostname()
-
-
-def _here(info: WorkerInfo, now: float) -> bool:
-    """Whether its process is one of this machine, and its own."""
-    return info.host == socket.gethostname() and health(info, now) not in ("stopped", "dead")
+    return worker.info.log.endswith(".log") and is_here(worker.info)
 
 
 _HEALTH: Mapping[str, State] = {
@@ -300,7 +291,7 @@ def _row(worker: Seen) -> str:
     cells = (
         escape(info.kind),
         escape(", ".join(info.queues)),
-        f'<span class="omniq-dot" style="background:{colour}"></span>{escape(worker.health)}',
+        dot(colour) + escape(worker.health),
         "" if worker.gone else f"{worker.silent} s ago",
         f"{info.running:,} of {info.concurrency:,}",
         f"{info.succeeded:,}",
