@@ -91,7 +91,12 @@ class StorageBackendFactory:
     @staticmethod
     def create_place(where: Resolved) -> Place:
         """Make a place for the components that share it. Nothing is connected yet."""
-        return _place(where)
+        kind = where.backend_type
+        if kind not in BACKENDS:
+            return _added(kind)(where.backend)
+        module, _, name = _PLACES[kind].partition(":")
+        make: Callable[..., Place] = getattr(import_module(module), name)
+        return make() if kind == "memory" else make(where.location, where.options)
 
     @staticmethod
     def create_task_queue(backend: StorageBackendConfig) -> TaskQueue:
@@ -122,7 +127,8 @@ class StorageBackendFactory:
 
 def _alone(backend: StorageBackendConfig, component: str) -> Place:
     _require_store(backend, component)
-    return _place(OmniQConfig(task_queue_backend=backend).resolve("task_queue"))
+    where = OmniQConfig(task_queue_backend=backend).resolve("task_queue")
+    return StorageBackendFactory.create_place(where)
 
 
 def _require_store(backend: StorageBackendConfig, component: str) -> None:
@@ -133,15 +139,6 @@ def _require_store(backend: StorageBackendConfig, component: str) -> None:
             f"the {kind} {component.replace('_', ' ')} does not exist yet in this version of "
             f"omniq_nb; its configuration is valid. Available now: {', '.join(_PLACES)}."
         )
-
-
-def _place(where: Resolved) -> Place:
-    kind = where.backend_type
-    if kind not in BACKENDS:
-        return _added(kind)(where.backend)
-    module, _, name = _PLACES[kind].partition(":")
-    make: Callable[..., Place] = getattr(import_module(module), name)
-    return make() if kind == "memory" else make(where.location, where.options)
 
 
 def _added(kind: str) -> Callable[[StorageBackendConfig | None], Place]:

@@ -7,10 +7,11 @@ Not here: the views that users query (`omniq_nb.explore`).
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from omniq_nb.models.event import Event
 from omniq_nb.models.result import Result
@@ -18,6 +19,9 @@ from omniq_nb.models.schedule import Schedule
 from omniq_nb.models.task import Task, WorkerInfo
 
 TIME = pa.timestamp("us", tz="UTC")
+
+MANY = 100_000
+"""From so many keys on, DuckDB counts their hashes faster than Arrow counts them."""
 
 TASKS = pa.schema(
     [
@@ -104,6 +108,38 @@ def table(rows: Iterable[Task | Result | Event], schema: pa.Schema) -> pa.Table:
             values = [microseconds(value) for value in values]
         columns.append(pa.array(values, type=field.type))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def one_of_each(rows: pa.Table, key: str, which: Literal["min", "max"] = "min") -> pa.Table:
+    """Of rows with the same key the first one, or the last, in the order that they had.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table
+        The rows.
+    key : str
+        The column that tells them apart.
+    which : {"min", "max"}
+        By the number of the row: the first or the last.
+    """
+    keys = rows.column(key)
+    if _all_differ(keys):
+        return rows
+    numbered = pa.table({"key": keys, "number": pa.array(range(len(keys)))})
+    kept = numbered.group_by("key").aggregate([("number", which)]).column(f"number_{which}")
+    return rows.take(kept.sort())
+
+
+def _all_differ(keys: pa.ChunkedArray) -> bool:
+    """Whether no key is there twice. If hashes collide by chance it says no: that does no harm."""
+    if len(keys) < MANY:
+        return bool(pc.count_distinct(keys).as_py() == len(keys))
+    import duckdb  # takes a while to import, and is needed here only
+
+    with duckdb.connect() as connection:
+        connection.register("found", pa.table({"key": keys}))
+        counted = connection.execute("SELECT count(DISTINCT hash(key)) FROM found").fetchone()
+    return counted == (len(keys),)
 
 
 def select(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:

@@ -492,7 +492,7 @@ class TestScans:
     async def test_an_event_that_came_with_two_times_is_one(
         self, url: str, many: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("omniq_nb.storage.sql.scan.MANY", many)
+        monkeypatch.setattr("omniq_nb.storage.tables.MANY", many)
         store = stores_at(url).event_storage
         await store.open()
         await store.append([event("a"), event("b"), event("a", NOON + 1)])

@@ -40,13 +40,10 @@ from pathlib import Path
 import msgspec
 
 from omniq_nb.errors import StoreUnavailable
-from omniq_nb.storage.journal.log import Behind, Entry, StoredLog, seal, unreadable, unseal
+from omniq_nb.storage.journal.log import TORN, Behind, Entry, StoredLog, seal, unreadable, unseal
 from omniq_nb.storage.local import delete_abandoned
 
 ENTRY, CHECKPOINT = ".entry", ".checkpoint"
-
-TORN = Entry(bytes(16), 0, False, b"\x90")
-"""What a torn entry counts as: an empty list of commands."""
 
 MAX_UNSYNCED = 32
 """Entries that may await the next durable one; more would make that one slow."""

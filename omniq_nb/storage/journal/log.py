@@ -82,6 +82,10 @@ def unseal(data: bytes) -> Entry | None:
     return Entry(id, version, bool(flags), body)
 
 
+TORN = Entry(bytes(16), 0, False, b"\x90")
+"""What a torn entry counts as: an empty list of commands."""
+
+
 class Log(ABC):
     """A sequence of entries. Only one caller at a time uses it: the replica holds its lock.
 

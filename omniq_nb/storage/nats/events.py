@@ -1,7 +1,7 @@
 """Events as rows in a stream."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from omniq_nb.models.event import Event
 from omniq_nb.storage.base import EventStore, Query, Scan
@@ -9,9 +9,6 @@ from omniq_nb.storage.nats.columns import ArrowBuilder, Gone, Rows, rows_of, unp
 from omniq_nb.storage.nats.connection import Connection
 from omniq_nb.storage.nats.frames import Frame
 from omniq_nb.storage.nats.rows import RowStream
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NAMES = Event.__struct_fields__
 
@@ -46,7 +43,7 @@ class NatsEventStore(EventStore):
 
     async def scan(self, query: Query) -> Scan:
         """Read what was stored since the time asked for."""
-        from omniq_nb.storage.tables import EVENTS, select
+        from omniq_nb.storage.tables import EVENTS, one_of_each, select
 
         self._rows.check_open()
         wanted = select(EVENTS, query.columns)
@@ -59,7 +56,7 @@ class NatsEventStore(EventStore):
                 builder.add(rows)
 
         await self._rows.replay(take, query.since)
-        return Scan(_each_once(builder.table()).select(wanted.names))
+        return Scan(one_of_each(builder.table(), "id").select(wanted.names))
 
     async def purge(self, before: float) -> int:
         """Delete frames, and store what is left of those that hold younger events too."""
@@ -102,15 +99,3 @@ def _may_match(rows: Rows, query: Query) -> bool:
     return (query.until is None or min(times) < query.until) and (
         query.since is None or max(times) >= query.since
     )
-
-
-def _each_once(table: "pa.Table") -> "pa.Table":
-    """Give the first row of each id."""
-    import pyarrow.compute as pc
-
-    if pc.count_distinct(table["id"]).as_py() == table.num_rows:
-        return table
-    first: dict[str, int] = {}
-    for row, id in enumerate(table["id"].to_pylist()):
-        first.setdefault(id, row)
-    return table.take(list(first.values()))

@@ -35,8 +35,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from omniq_nb.errors import StoreError, StoreUnavailable
-from omniq_nb.storage.journal.file_log import TORN
 from omniq_nb.storage.journal.log import (
+    TORN,
     Behind,
     Entry,
     ListeningLog,

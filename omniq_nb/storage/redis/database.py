@@ -9,20 +9,20 @@ Not here: connections (`connections`), words for errors (`words`), what is sent 
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from redis.exceptions import NoScriptError
 
 from omniq_nb.config.options import RedisOptions
-from omniq_nb.errors import StoreClosed, StoreError, StoreVersionError
+from omniq_nb.errors import StoreError, StoreVersionError
 from omniq_nb.storage.redis.connections import PAUSE_FIRST, PAUSE_LAST, Listener, Pool, Slot, Word
 from omniq_nb.storage.redis.scripts import OPEN, Script
 from omniq_nb.storage.redis.words import FAILURES, explained, is_busy, is_lost, where
+from omniq_nb.storage.shared import Remote, Session
 
 VERSION = 1
 """Of the layout of all keys."""
@@ -33,16 +33,21 @@ LARGEST = 512 * 1024 * 1024
 log = logging.getLogger("omniq_nb.redis")
 
 
-class _Session(NamedTuple):
+class _Session(Session):
     """What belongs to one event loop of one process."""
 
-    process: int
-    loop: asyncio.AbstractEventLoop
-    pool: Pool
-    listener: Listener
+    def __init__(self, options: RedisOptions, channel: bytes) -> None:
+        super().__init__()
+        self.pool = Pool(options)
+        self.listener = Listener(options, channel)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.listener.stop()
+        await self.pool.close()
 
 
-class RedisDatabase:
+class RedisDatabase(Remote[_Session]):
     """The keys with one prefix, connected for the first store and left after the last.
 
     Parameters
@@ -57,73 +62,23 @@ class RedisDatabase:
     """
 
     def __init__(self, options: RedisOptions) -> None:
+        super().__init__(f"the {where(options)}", options.timeout, log)
         self.base = b"{%s}" % options.prefix.encode()
         self._options = options
-        self._users: set[object] = set()
-        self._session_: _Session | None = None
-        self._opening = asyncio.Lock()
-        self._in_trouble = False
 
-    # ---------------------------------------------------------------- opening
+    def _new_session(self) -> _Session:
+        return _Session(self._options, self.key("wake"))
 
-    async def open(self, user: object) -> None:
-        """Connect for the first user, and see that the keys are such as we know."""
-        async with self._opening:
-            if not self._users:
-                session = self._new_session()
-                try:
-                    await self._check_version(session.pool)
-                except BaseException:
-                    await session.pool.close()
-                    raise
-                self._session_ = session
-            self._users.add(user)
-
-    async def close(self, user: object) -> None:
-        """Disconnect after the last user."""
-        self._users.discard(user)
-        session = self._session_
-        if self._users or session is None:
-            return
-        self._session_ = None
-        if session.process == os.getpid() and session.loop is asyncio.get_running_loop():
-            await session.listener.stop()
-            await session.pool.close()
-
-    async def _check_version(self, pool: Pool) -> None:
-        async with pool.slot() as slot:
+    async def _prepare(self, session: _Session) -> None:
+        """See that the keys are such as we know."""
+        async with session.pool.slot() as slot:
             found = int(await self._persist(slot, OPEN, self._words(slot, (VERSION,)), True))
         if found > VERSION:
             raise StoreVersionError(
-                f"The keys with the prefix {self._options.prefix!r} on the {where(self._options)} "
+                f"The keys with the prefix {self._options.prefix!r} on {self._place} "
                 f"were written by a newer omniq_nb: they have version {found}, and this one knows "
                 f"{VERSION}. Upgrade omniq_nb here, or choose another prefix."
             )
-
-    def _new_session(self) -> _Session:
-        return _Session(
-            os.getpid(),
-            asyncio.get_running_loop(),
-            Pool(self._options),
-            Listener(self._options, self.key("wake")),
-        )
-
-    def _session(self) -> _Session:
-        """Give what the running loop may use. A forked child must not use what it inherited."""
-        session = self._session_
-        if session is None:
-            raise StoreClosed(f"The connection to the {where(self._options)} is closed.")
-        if session.process == os.getpid() and session.loop is asyncio.get_running_loop():
-            return session
-        if session.process == os.getpid() and not session.loop.is_closed():
-            raise StoreError(
-                f"The connections to the {where(self._options)} belong to the event loop that "
-                "opened them, and this is another one. Open a client of its own here."
-            )
-        _inherited.append(session)
-        self._opening = asyncio.Lock()
-        self._session_ = self._new_session()
-        return self._session_
 
     # ---------------------------------------------------------------- working
 
@@ -182,11 +137,9 @@ class RedisDatabase:
                     ends_at = time.monotonic() + self._options.timeout
                 if time.monotonic() + pause > ends_at:
                     raise problem from error
-                self._say_once(problem)
+                self._is_away(problem)
             else:
-                if self._in_trouble:
-                    self._in_trouble = False
-                    log.warning("The %s answers again", where(self._options))
+                self._answers()
                 return answer
             await asyncio.sleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
@@ -198,11 +151,6 @@ class RedisDatabase:
             return await slot.ask("EVALSHA", script.sha, *words)
         except NoScriptError:  # the server was started since, or never saw it
             return await slot.ask("EVAL", script.text, *words)
-
-    def _say_once(self, problem: StoreError) -> None:
-        if not self._in_trouble:
-            self._in_trouble = True
-            log.warning("%s Trying again for %g s.", problem, self._options.timeout)
 
     # ---------------------------------------------------------------- waiting
 
@@ -221,7 +169,3 @@ class RedisDatabase:
         """
         session = self._session()
         session.loop.call_soon(session.listener.wake, {queue.encode() for queue in queues})
-
-
-_inherited: list[_Session] = []
-"""Connections of a parent process, or of a loop that is gone: to close one would disturb it."""

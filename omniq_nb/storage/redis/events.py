@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from omniq_nb.models.event import Event
 from omniq_nb.storage.base import EventStore, Query, Scan
 from omniq_nb.storage.redis import scripts
+from omniq_nb.storage.redis.database import RedisDatabase
 from omniq_nb.storage.redis.rows import (
     PAGE_SECONDS,
     before_pages,
@@ -21,7 +22,7 @@ from omniq_nb.storage.redis.rows import (
     text,
     truths,
 )
-from omniq_nb.storage.redis.store import RedisStore
+from omniq_nb.storage.shared import SharedStore
 
 STEP_FIRST, STEP_LAST = 20, 2_000
 """Pages that one call reads."""
@@ -30,7 +31,7 @@ STEP_BYTES = 2_000_000
 """Bytes that a call should read, about."""
 
 
-class RedisEventStore(RedisStore, EventStore):
+class RedisEventStore(SharedStore[RedisDatabase], EventStore):
     """Events on a Redis server; see `EventStore`."""
 
     async def append(self, events: Sequence[Event]) -> None:

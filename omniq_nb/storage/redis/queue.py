@@ -13,6 +13,7 @@ from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
 from omniq_nb.storage.base import Query, ResultStore, Scan, TaskQueue
 from omniq_nb.storage.redis import scripts
+from omniq_nb.storage.redis.database import RedisDatabase
 from omniq_nb.storage.redis.results import RedisResultStore
 from omniq_nb.storage.redis.rows import (
     PART,
@@ -24,7 +25,7 @@ from omniq_nb.storage.redis.rows import (
     text,
     truths,
 )
-from omniq_nb.storage.redis.store import RedisStore
+from omniq_nb.storage.shared import SharedStore
 
 POLL = 1.0
 """Seconds between two looks at the queue while wake-ups cannot be heard."""
@@ -33,7 +34,7 @@ STEP = 500
 """Tasks that one call looks at in scans and purges."""
 
 
-class RedisTaskQueue(RedisStore, TaskQueue):
+class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
     """Tasks on a Redis server; see `TaskQueue`."""
 
     async def add(self, tasks: Sequence[Task], revive: bool = False) -> list[bool]:

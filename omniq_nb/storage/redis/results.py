@@ -9,7 +9,7 @@ from omniq_nb.storage.base import Query, ResultStore, Scan
 from omniq_nb.storage.redis import scripts
 from omniq_nb.storage.redis.database import RedisDatabase
 from omniq_nb.storage.redis.rows import parts, result_of, result_row, steps, token_of
-from omniq_nb.storage.redis.store import RedisStore
+from omniq_nb.storage.shared import SharedStore
 
 STEP = 500
 """Results that one call reads or deletes."""
@@ -18,12 +18,8 @@ STEP_BYTES = 4_000_000
 """Bytes after which a call reads no further result."""
 
 
-class RedisResultStore(RedisStore, ResultStore):
+class RedisResultStore(SharedStore[RedisDatabase], ResultStore):
     """Results on a Redis server; see `ResultStore`."""
-
-    def is_in(self, database: RedisDatabase) -> bool:
-        """Whether they live in that very place, and so can share a script's call."""
-        return self._shared is database
 
     async def put(self, results: Sequence[Result]) -> None:
         """Store, in one call; see `ResultStore`."""

@@ -7,13 +7,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from omniq_nb.models.event import Event
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Task
 from omniq_nb.storage.base import Query, Scan
-from omniq_nb.storage.tables import select, table
+from omniq_nb.storage.tables import one_of_each, select, table
 
 
 async def scan(
@@ -46,12 +45,4 @@ async def scan(
 
     tables = [await asyncio.to_thread(tabled, batch) async for batch in batches]
     found = pa.concat_tables(tables) if tables else read.empty_table()
-    return Scan(_last_of_each(found, key).select(wanted))
-
-
-def _last_of_each(found: pa.Table, key: str) -> pa.Table:
-    keys = found.column(key)
-    if pc.count_distinct(keys).as_py() == len(keys):
-        return found
-    numbered = pa.table({"key": keys, "number": pa.array(range(len(keys)))})
-    return found.take(numbered.group_by("key").aggregate([("number", "max")])["number_max"])
+    return Scan(one_of_each(found, key, "max").select(wanted))

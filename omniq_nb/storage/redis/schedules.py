@@ -3,11 +3,12 @@
 from omniq_nb.models.schedule import Schedule, ScheduleState
 from omniq_nb.storage.base import ScheduleStore
 from omniq_nb.storage.redis import scripts
+from omniq_nb.storage.redis.database import RedisDatabase
 from omniq_nb.storage.redis.rows import packed_schedule, schedule_of, text, version_digits
-from omniq_nb.storage.redis.store import RedisStore
+from omniq_nb.storage.shared import SharedStore
 
 
-class RedisScheduleStore(RedisStore, ScheduleStore):
+class RedisScheduleStore(SharedStore[RedisDatabase], ScheduleStore):
     """Schedules on a Redis server; see `ScheduleStore`."""
 
     async def put(self, schedule: Schedule, expected_version: int) -> bool:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from omniq_nb.models.event import Event
 from omniq_nb.storage.base import EventStore, Query, Scan
-from omniq_nb.storage.sql.database import CHUNK, Transaction
+from omniq_nb.storage.shared import SharedStore
+from omniq_nb.storage.sql.database import CHUNK, Database, Transaction
 from omniq_nb.storage.sql.rows import EVENT, columns, event_row
-from omniq_nb.storage.sql.store import SqlStore
 
 APPEND = f"INSERT INTO omniq_events ({columns(EVENT)}) VALUES {{rows}} ON CONFLICT DO NOTHING"
 
@@ -17,7 +17,7 @@ BOUNDARY = """
 DELETE = "DELETE FROM omniq_events WHERE at <= ?"
 
 
-class SqlEventStore(SqlStore, EventStore):
+class SqlEventStore(SharedStore[Database], EventStore):
     """Events in a database; see `EventStore`."""
 
     async def append(self, events: Sequence[Event]) -> None:

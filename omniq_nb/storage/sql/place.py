@@ -1,13 +1,17 @@
 """A place with all four stores in one database."""
 
+from typing import Generic, TypeVar
+
 from omniq_nb.storage.sql.database import Database
 from omniq_nb.storage.sql.events import SqlEventStore
 from omniq_nb.storage.sql.queue import SqlTaskQueue
 from omniq_nb.storage.sql.results import SqlResultStore
 from omniq_nb.storage.sql.schedules import SqlScheduleStore
 
+D = TypeVar("D", bound=Database)
 
-class SqlPlace:
+
+class SqlPlace(Generic[D]):
     """The four stores of one database, which they share.
 
     Parameters
@@ -16,7 +20,7 @@ class SqlPlace:
         Opened by the first store that is opened.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: D) -> None:
         self._database = database
 
     def task_queue(self) -> SqlTaskQueue:

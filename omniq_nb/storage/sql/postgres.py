@@ -17,14 +17,14 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import msgspec
 
 from omniq_nb.config.options import PostgresOptions
-from omniq_nb.errors import StoreClosed, StoreError
 from omniq_nb.storage.bell import Bell
+from omniq_nb.storage.shared import Remote, Session
 from omniq_nb.storage.sql.database import Answer, Database, Watch
 from omniq_nb.storage.sql.place import SqlPlace
 from omniq_nb.storage.sql.postgres_connections import (
@@ -70,7 +70,7 @@ _DURABILITY = """
 log = logging.getLogger("omniq_nb.postgres")
 
 
-class PostgresPlace(SqlPlace):
+class PostgresPlace(SqlPlace["PostgresDatabase"]):
     """A schema of a database, and the four stores in it.
 
     Parameters
@@ -82,8 +82,7 @@ class PostgresPlace(SqlPlace):
     """
 
     def __init__(self, location: None, options: PostgresOptions) -> None:
-        self._postgres = PostgresDatabase(options)
-        super().__init__(self._postgres)
+        super().__init__(PostgresDatabase(options))
         self._schema = options.schema
 
     def task_queue(self) -> PostgresTaskQueue:
@@ -96,7 +95,7 @@ class PostgresPlace(SqlPlace):
         async def ask(tx: PostgresTransaction) -> dict[str, str]:
             return dict(await tx.fetch(_DURABILITY))
 
-        settings = await self._postgres.read(ask)
+        settings = await self._database.read(ask)
         if settings["fsync"] == "off":
             durability = "survives crashes of processes, not power cuts (the server's fsync is off)"
         elif settings["synchronous_commit"] == "off":
@@ -117,15 +116,21 @@ class PostgresPlace(SqlPlace):
 PostgresWork = Callable[[PostgresTransaction], Coroutine[Any, Any, Answer]]
 
 
-class _Session(NamedTuple):
+class _Session(Session):
     """What belongs to one event loop of one process."""
 
-    process: int
-    loop: asyncio.AbstractEventLoop
-    pool: Pool
-    bell: Bell
-    listener: Listener
-    reader: Reader
+    def __init__(self, options: PostgresOptions) -> None:
+        super().__init__()
+        self.pool = Pool(options)
+        self.bell = Bell()
+        self.listener = Listener(options, self.bell)
+        self.reader = Reader(options)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.listener.stop()
+        await asyncio.to_thread(self.reader.close)
+        await self.pool.close()
 
 
 class _Unclear(Exception):
@@ -136,7 +141,7 @@ class _Unclear(Exception):
         self.answer = answer
 
 
-class PostgresDatabase(Database):
+class PostgresDatabase(Remote[_Session], Database):
     """Our tables in a schema, connected for the first store and left after the last.
 
     Parameters
@@ -145,73 +150,19 @@ class PostgresDatabase(Database):
         As for `PostgresPlace`.
     """
 
-    immediate: ClassVar[bool] = False
-
     def __init__(self, options: PostgresOptions) -> None:
         if not options.database and not options.service and "PGDATABASE" not in os.environ:
             options = msgspec.structs.replace(options, database="omniq")
+        super().__init__(where(options), options.timeout, log)
         self._options = options
-        self._users: set[object] = set()
-        self._current: _Session | None = None
-        self._opening = asyncio.Lock()
-        self._in_trouble = False
-
-    # ---------------------------------------------------------------- opening
-
-    async def open(self, user: object) -> None:
-        """Connect; see `Database`."""
-        async with self._opening:
-            if not self._users:
-                session = self._new_session()
-                try:
-                    await self._persist(lambda: self._prepare(session.pool), opening=True)
-                except BaseException:
-                    await session.pool.close()
-                    raise
-                self._current = session
-            self._users.add(user)
-
-    async def close(self, user: object) -> None:
-        """Disconnect; see `Database`."""
-        self._users.discard(user)
-        session = self._current
-        if self._users or session is None:
-            return
-        self._current = None
-        if session.process == os.getpid() and session.loop is asyncio.get_running_loop():
-            await session.listener.stop()
-            await asyncio.to_thread(session.reader.close)
-            await session.pool.close()
 
     def _new_session(self) -> _Session:
-        bell = Bell()
-        return _Session(
-            os.getpid(),
-            asyncio.get_running_loop(),
-            Pool(self._options),
-            bell,
-            Listener(self._options, bell),
-            Reader(self._options),
-        )
+        return _Session(self._options)
 
-    def _session(self) -> _Session:
-        """Give what the running loop may use. A forked child must not use what it inherited."""
-        session = self._current
-        if session is None:
-            raise StoreClosed(f"The connection to {where(self._options)} is closed.")
-        if session.process == os.getpid() and session.loop is asyncio.get_running_loop():
-            return session
-        if session.process == os.getpid() and not session.loop.is_closed():
-            raise StoreError(
-                f"The connections to {where(self._options)} belong to the event loop that opened "
-                "them, and this is another one. Open a client of its own here."
-            )
-        _inherited.append(session)
-        self._opening = asyncio.Lock()
-        self._current = self._new_session()
-        return self._current
+    async def _prepare(self, session: _Session) -> None:
+        await self._persist(lambda: self._make_tables(session.pool), opening=True)
 
-    async def _prepare(self, pool: Pool) -> None:
+    async def _make_tables(self, pool: Pool) -> None:
         """Make the tables, or see that they are there: that takes no right to make them."""
         async with pool.connection() as connection:
             try:
@@ -219,7 +170,7 @@ class PostgresDatabase(Database):
             except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
                 found = None
             schema = self._options.schema
-            place = f"The schema {schema!r} of {where(self._options)}"
+            place = f"The schema {schema!r} of {self._place}"
             if found is not None and is_newest(found, place):
                 return
             async with connection.transaction():
@@ -308,19 +259,12 @@ class PostgresDatabase(Database):
                 elif time.monotonic() + pause > ends_at:
                     raise words from error
                 else:
-                    self._say_once(words)
+                    self._is_away(words)
             else:
-                if self._in_trouble:
-                    self._in_trouble = False
-                    log.warning("%s answers again", where(self._options))
+                self._answers()
                 return answer
             await asyncio.sleep(pause)
             pause = min(pause * 2, PAUSE_LAST)
-
-    def _say_once(self, words: StoreError) -> None:
-        if not self._in_trouble:
-            self._in_trouble = True
-            log.warning("%s Trying again for %g s.", words, self._options.timeout)
 
     # ---------------------------------------------------------------- watching
 
@@ -367,10 +311,6 @@ class PostgresWatch(Watch):
         heard = self._heard.is_set() and self._listener.beginnings == beginning
         self._heard.clear()
         return heard
-
-
-_inherited: list[_Session] = []
-"""Connections of a parent process, or of a loop that is gone: to close one would disturb it."""
 
 
 async def _is_committed(connection: "Connection", id: str | None) -> bool:

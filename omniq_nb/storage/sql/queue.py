@@ -8,12 +8,12 @@ import msgspec
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
 from omniq_nb.storage.base import Query, ResultStore, Scan, TaskQueue
+from omniq_nb.storage.shared import SharedStore
 from omniq_nb.storage.sql import transitions
-from omniq_nb.storage.sql.database import CHUNK, Transaction
+from omniq_nb.storage.sql.database import CHUNK, Database, Transaction
 from omniq_nb.storage.sql.results import SqlResultStore, put_results, size_of
 from omniq_nb.storage.sql.rows import STATES, TASK_COLUMNS, task_of
 from omniq_nb.storage.sql.schema import ENDED, LIVE
-from omniq_nb.storage.sql.store import SqlStore
 
 GET = f"""
     WITH wanted (id) AS (VALUES {{rows}})
@@ -49,7 +49,7 @@ MUST_WAIT = (0.0, 0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """Seconds to wait although something is due, by how often nothing could be claimed."""
 
 
-class SqlTaskQueue(SqlStore, TaskQueue):
+class SqlTaskQueue(SharedStore[Database], TaskQueue):
     """Tasks in a database; see `TaskQueue`."""
 
     _in_vain = 0

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim
 from omniq_nb.storage.base import Query, ResultStore, Scan
+from omniq_nb.storage.shared import SharedStore
 from omniq_nb.storage.sql.database import CHUNK, Database, Transaction
 from omniq_nb.storage.sql.rows import RESULT, columns, result_of, result_row
-from omniq_nb.storage.sql.store import SqlStore
 
 PUT = f"""
     INSERT INTO omniq_results ({columns(RESULT)}) VALUES {{rows}}
@@ -48,12 +48,8 @@ def size_of(results: Sequence[Result]) -> int:
     )
 
 
-class SqlResultStore(SqlStore, ResultStore):
+class SqlResultStore(SharedStore[Database], ResultStore):
     """Results in a database; see `ResultStore`."""
-
-    def is_in(self, database: Database) -> bool:
-        """Whether they live in that very database, and so can share its transactions."""
-        return self._shared is database
 
     async def put(self, results: Sequence[Result]) -> None:
         """Store; see `ResultStore`."""

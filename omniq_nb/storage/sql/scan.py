@@ -1,19 +1,15 @@
 """Rows for DuckDB: the SELECT for a query, and its raw columns as those of the Arrow schema.
 
-Loads pyarrow and DuckDB, so the stores import it only when somebody scans.
+Loads pyarrow, so the stores import it only when somebody scans.
 """
 
-import duckdb
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from omniq_nb.storage.base import Query, Scan
 from omniq_nb.storage.sql.database import Database
-from omniq_nb.storage.tables import EVENTS, RESULTS, TASKS, TIME, select
-
-MANY = 100_000
-"""From so many ids on, DuckDB counts their hashes faster than Arrow counts them."""
+from omniq_nb.storage.tables import EVENTS, RESULTS, TASKS, TIME, one_of_each, select
 
 _TEXTS = pa.list_(pa.string())
 _SQL_TYPES = {pa.int64(): "BIGINT", pa.float64(): "DOUBLE PRECISION", TIME: "DOUBLE PRECISION"}
@@ -37,22 +33,7 @@ async def scan_events(database: Database, query: Query) -> Scan:
     wanted = select(EVENTS, query.columns).names
     columns = tuple(dict.fromkeys((*wanted, "id")))
     table = await _read(database, "omniq_events", EVENTS, query, "at", columns)
-    ids = table.column("id")
-    if not _all_differ(ids):
-        numbered = pa.table({"id": ids, "number": pa.array(range(len(ids)))})
-        first = numbered.group_by("id").aggregate([("number", "min")]).column("number_min")
-        table = table.take(first)
-    return Scan(table.select(wanted))
-
-
-def _all_differ(ids: pa.ChunkedArray) -> bool:
-    """Whether no id is there twice. If hashes collide by chance it says no: that does no harm."""
-    if len(ids) < MANY:
-        return bool(pc.count_distinct(ids).as_py() == len(ids))
-    with duckdb.connect() as connection:
-        connection.register("events", pa.table({"id": ids}))
-        counted = connection.execute("SELECT count(DISTINCT hash(id)) FROM events").fetchone()
-    return counted == (len(ids),)
+    return Scan(one_of_each(table, "id").select(wanted))
 
 
 async def _read(

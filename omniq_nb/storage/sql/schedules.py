@@ -4,8 +4,8 @@ import msgspec
 
 from omniq_nb.models.schedule import Schedule, ScheduleState
 from omniq_nb.storage.base import ScheduleStore
-from omniq_nb.storage.sql.database import Row, Transaction
-from omniq_nb.storage.sql.store import SqlStore
+from omniq_nb.storage.shared import SharedStore
+from omniq_nb.storage.sql.database import Database, Row, Transaction
 
 CREATE = """
     INSERT INTO omniq_schedules (next_fire_at, schedule, version, id) VALUES (?, ?, ?, ?)
@@ -23,7 +23,7 @@ DUE = """
 REMOVE = "DELETE FROM omniq_schedules WHERE id = ?"
 
 
-class SqlScheduleStore(SqlStore, ScheduleStore):
+class SqlScheduleStore(SharedStore[Database], ScheduleStore):
     """Schedules in a database; see `ScheduleStore`."""
 
     async def put(self, schedule: Schedule, expected_version: int) -> bool:

@@ -61,7 +61,7 @@ _NOT_OURS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 _NO_ACCESS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 
 
-class SqlitePlace(SqlPlace):
+class SqlitePlace(SqlPlace["SqliteDatabase"]):
     """A database file, and the four stores in it.
 
     Parameters
@@ -73,20 +73,19 @@ class SqlitePlace(SqlPlace):
     """
 
     def __init__(self, path: str, options: SqliteOptions) -> None:
-        self._sqlite = SqliteDatabase(path, options)
-        super().__init__(self._sqlite)
+        super().__init__(SqliteDatabase(path, options))
 
     async def promises(self) -> dict[str, str]:
         """Say what it promises; see `omniq_nb.storage.probe`."""
         exclusion = "one task has one worker: claims are transactions, one writer at a time"
-        if self._sqlite.path == MEMORY:
+        if self._database.path == MEMORY:
             return {
                 "durability": "gone with this process",
                 "sharing": "this process only",
                 "exclusion": exclusion,
             }
         return {
-            "durability": self._sqlite.durability,
+            "durability": self._database.durability,
             "sharing": "all processes of this machine",
             "exclusion": exclusion,
         }
