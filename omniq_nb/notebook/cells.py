@@ -180,10 +180,17 @@ class Run:
         self._above, self._output = self._above + cut, self._output[cut:]
         above = f"[... {self._above:,} characters above ...]\n" if self._above else ""
         return msgspec.structs.replace(
-            self._gauge,
-            task=await handle_gauge(self._caller.engine, self.handle.id, brief=True),
-            output=above + plain(self._output),
+            self._gauge, task=await self._stands(), output=above + plain(self._output)
         )
+
+    async def _stands(self) -> HandleGauge:
+        """Where the task stands. Its end is left to `_end`, which has the traceback as well."""
+        now = await handle_gauge(self._caller.engine, self.handle.id, brief=True)
+        if now.task is None or not now.over:
+            return now
+        if self._gauge.task.task is not None:
+            return self._gauge.task
+        return HandleGauge(id=now.id, task=msgspec.structs.replace(now.task, state=State.QUEUED))
 
     def _draw(self, gauge: CellGauge, trouble: str | None = None) -> None:
         """Draw it, unless the last state was drawn before."""

@@ -5,7 +5,7 @@ from IPython.core.error import UsageError
 
 from omniq_nb import Handle, OmniQ, errors
 from omniq_nb.models.task import State
-from omniq_nb.notebook.cells import plain, variables
+from omniq_nb.notebook.cells import Run, plain, variables
 from tests.notebook.shells import notebook, until
 
 PATIENCE = 60
@@ -73,6 +73,14 @@ class TestRunning:
 
     def test_what_it_prints_is_its_output(self, working):
         assert working.run("%%task\nprint('said')").output(PATIENCE) == "said\n"
+
+    def test_a_look_at_the_queue_leaves_the_end_to_who_knows_all_of_it(self, working):
+        # The queue knows that a task failed a moment before its traceback is told.
+        handle = working.run("%%task\n1 / 0")
+        assert handle.exception(PATIENCE)
+        run = Run(working.shell, handle, [])
+        look = handle._caller.stores(run._look())
+        assert look.task.task.state is State.QUEUED and not look.over
 
     def test_the_line_says_how_it_is_run(self, nb):
         nb.run("first = oq.submit(len, 'a'); seconds = 30")
