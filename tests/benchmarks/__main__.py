@@ -29,6 +29,7 @@ Figures = dict[str, Any]
 
 def run(command: list[str]) -> Figures:
     """One process; its last line of output is JSON."""
+    os.sync()  # else it also waits for what the one before left to the disk
     with tempfile.TemporaryDirectory(dir=os.environ.get("OMNIQ_BENCH_DIR")) as folder:
         command = [part.replace("FOLDER", folder) for part in command]
         env = os.environ | {"OMNIQ_SECRET_KEY": "benchmark", "RAY_USAGE_STATS_ENABLED": "0"}
