@@ -1,9 +1,12 @@
-"""Who is still alive: processes by their number and start, workers by process and heartbeat."""
+"""Who is still alive: processes by their number and start, workers by process and heartbeat.
+
+And so: which queues nobody serves.
+"""
 
 import contextlib
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +35,25 @@ def seen_now(workers: Iterable[WorkerInfo]) -> list[WorkerInfo]:
             info.state, info.running = "dead", 0
         seen.append(info)
     return seen
+
+
+def is_gone(info: WorkerInfo) -> bool:
+    """Whether nothing is to be expected of a worker any more."""
+    return info.state in ("stopped", "dead")
+
+
+def unserved(queues: Iterable[str], workers: Iterable[WorkerInfo]) -> tuple[str, ...]:
+    """Those of the queues that no worker serves."""
+    served = {queue for info in workers if not is_gone(info) for queue in info.queues}
+    return tuple(sorted(set(queues) - served))
+
+
+def unserved_words(queues: Sequence[str]) -> str:
+    """Say that no worker serves these queues, and what to call."""
+    names = ", ".join(repr(queue) for queue in queues)
+    chosen = "" if tuple(queues) == ("default",) else f", queues=[{names}]"
+    noun = "queue" if len(queues) == 1 else "queues"
+    return f"no worker serves the {noun} {names}: oq.workers.start(2{chosen})"
 
 
 def is_here(info: WorkerInfo) -> bool:

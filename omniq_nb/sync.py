@@ -94,7 +94,8 @@ class _Caller:
                 left = None if timeout is None else timeout - SHOW_AFTER
                 results = self._shown(waiting, ids, left, name)
         except FutureTimeout:
-            raise wait_timeout(what, timeout) from None
+            ids = tuple(waiting.open)
+            raise self.stores(wait_timeout(self.engine, what, timeout, ids)) from None
         except KeyboardInterrupt:
             left_alone = f"{len(waiting.open)} of {len(ids)} tasks go on" if name else "it goes on"
             sys.stderr.write(f"\nOnly the waiting was stopped: {left_alone}.\n")
@@ -205,7 +206,8 @@ class Handle(Shown, Generic[T_co]):
                 if text := following.text(item):
                     yield text
         except Empty:
-            raise wait_timeout(f"task {self.id!r} is", timeout) from None
+            late = wait_timeout(self._caller.engine, f"task {self.id!r} is", timeout, [self.id])
+            raise self._caller.stores(late) from None
         finally:
             outputs.forget(following)
 
@@ -855,7 +857,9 @@ def as_completed(handles: Sequence[Handle[T]], timeout: float | None = None) -> 
                 return
             yield by_id[task_id]
     except Empty:
-        raise wait_timeout(f"{len(waiting.open)} tasks are", timeout) from None
+        ids = tuple(waiting.open)
+        late = wait_timeout(caller.engine, f"{len(ids)} tasks are", timeout, ids)
+        raise caller.stores(late) from None
     finally:
         caller.engine.outcomes.forget(waiting)
 

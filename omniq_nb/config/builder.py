@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from omniq_nb.config.backend import StorageBackendConfig
+from omniq_nb.config.backend import StorageBackendConfig, plain
 from omniq_nb.config.model import COMPONENTS, OmniQConfig
 from omniq_nb.config.sources import nearest, within
 from omniq_nb.errors import ConfigError
@@ -476,9 +476,8 @@ class BackendChoice(Generic[B]):
     def _choose(
         self, backend_type: str, url: str | os.PathLike[str] | None, **options: object
     ) -> B:
-        place = None if url is None else os.fspath(url)
         with within(f"{self._name}."):
-            backend = StorageBackendConfig(backend_type, place, _given(**options))
+            backend = StorageBackendConfig(backend_type, plain(url), _given(**options))
         return self._chosen(backend)
 
 

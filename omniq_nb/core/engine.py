@@ -1,7 +1,7 @@
 """What all parts of one client share: stores, codec, the way to events and to outcomes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from omniq_nb.core.outputs import Outputs
 from omniq_nb.core.provenance import environment, working_directory
 from omniq_nb.core.submission import Submission
 from omniq_nb.explore import Explorer
+from omniq_nb.liveness import seen_now, unserved
 from omniq_nb.machine import REQUEUEABLE
 from omniq_nb.models.event import EventType
 from omniq_nb.models.task import State, Task
@@ -178,6 +179,13 @@ class Engine:
             event(_REPORTED[task.state], task.finished_at or 0.0, task, message=task.error)
             for task in tasks
         )
+
+    async def unserved(self, queues: Iterable[str]) -> tuple[str, ...]:
+        """Those of the queues that no worker serves."""
+        wanted = set(queues)
+        if not wanted:
+            return ()
+        return unserved(wanted, seen_now(await self.stores.task_queue.workers()))
 
     async def purge(self, before: float) -> dict[str, int]:
         """Forget what is older, in all stores but the schedules."""

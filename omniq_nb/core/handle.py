@@ -6,6 +6,7 @@ Not here: the blocking faces (`omniq_nb.sync`), which share `value_of` and `erro
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast, overload
 
 from omniq_nb.core.engine import Engine
@@ -15,6 +16,7 @@ from omniq_nb.errors import (
     NotSerializable,
     PayloadError,
     ResultExpired,
+    StoreError,
     TaskCancelled,
     TaskError,
     TaskExpired,
@@ -24,6 +26,7 @@ from omniq_nb.errors import (
     WaitTimeout,
     WorkerLost,
 )
+from omniq_nb.liveness import unserved_words
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import State, Task
 
@@ -39,6 +42,9 @@ HANDLE_STAYS = (
     "a handle or batch belongs to its client and cannot travel with a task: pass what it gives, "
     "result() or results(), or its id or name"
 )
+
+LOOKED_AT = 100
+"""Tasks of a wait that was too long which are asked what they wait for."""
 
 _BY_NAME: dict[str, type[TaskError]] = {
     kind.__name__: kind for kind in (TaskCancelled, TaskExpired, TaskTimeout, WorkerLost)
@@ -94,10 +100,18 @@ def _context(result: Result) -> str:
     return f"result:{result.task_id}:{result.token}"
 
 
-def wait_timeout(what: str, timeout: float | None) -> WaitTimeout:
-    """Waiting is over, and nothing else."""
+async def wait_timeout(
+    engine: Engine, what: str, timeout: float | None, ids: Sequence[str]
+) -> WaitTimeout:
+    """Waiting is over, and nothing else. If these tasks wait for a worker in vain, say so."""
+    hint = ""
+    with suppress(StoreError):  # the waiting is over all the same
+        tasks = await engine.stores.task_queue.get(ids[:LOOKED_AT])
+        queues = [task.queue for task in tasks if task is not None and task.state is State.QUEUED]
+        if in_vain := await engine.unserved(queues):
+            hint = f". Yet {unserved_words(in_vain)}"
     return WaitTimeout(
-        f"{what} not done after {timeout:g} s; the work goes on, ask again whenever you like"
+        f"{what} not done after {timeout:g} s; the work goes on, ask again whenever you like{hint}"
     )
 
 
@@ -108,7 +122,7 @@ async def _ended(
     try:
         return await asyncio.wait_for(asyncio.wrap_future(waiting.done), timeout)
     except TimeoutError:
-        raise wait_timeout(what, timeout) from None
+        raise await wait_timeout(engine, what, timeout, tuple(waiting.open)) from None
     finally:
         engine.outcomes.forget(waiting)
 
@@ -206,7 +220,8 @@ class AsyncHandle(Generic[T_co]):
                     if text := following.text(item):
                         yield text
         except TimeoutError:
-            raise wait_timeout(f"task {self.id!r} is", timeout) from None
+            what = f"task {self.id!r} is"
+            raise await wait_timeout(self._engine, what, timeout, [self.id]) from None
         finally:
             self._engine.outputs.forget(following)
 
@@ -425,7 +440,8 @@ async def as_completed(
                     waiting.done.result()
                 yield by_id[task_id]
     except TimeoutError:
-        raise wait_timeout(f"{len(waiting.open)} tasks are", timeout) from None
+        what = f"{len(waiting.open)} tasks are"
+        raise await wait_timeout(engine, what, timeout, tuple(waiting.open)) from None
     finally:
         engine.outcomes.forget(waiting)
 

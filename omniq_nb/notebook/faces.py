@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import singledispatch
 from html import escape
 
+from omniq_nb.liveness import unserved_words
 from omniq_nb.models.task import State
 from omniq_nb.notebook.gauges import (
     BatchGauge,
@@ -382,12 +383,7 @@ def _hint(unserved: Sequence[str]) -> str:
 
 
 def _hint_text(unserved: Sequence[str]) -> str:
-    if not unserved:
-        return ""
-    names = ", ".join(repr(queue) for queue in unserved)
-    chosen = "" if unserved == ("default",) else f", queues=[{names}]"
-    noun = "queue" if len(unserved) == 1 else "queues"
-    return f"no worker serves the {noun} {names}: oq.workers.start(2{chosen})"
+    return unserved_words(unserved) if unserved else ""
 
 
 def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -16,7 +16,7 @@ from omniq_nb.core.client import counts_by_queue
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.worker import BEAT
 from omniq_nb.errors import ConfigError
-from omniq_nb.liveness import seen_now
+from omniq_nb.liveness import is_gone, seen_now, unserved
 from omniq_nb.models.event import EventType
 from omniq_nb.models.task import LIVE, State, Task, WorkerInfo
 
@@ -268,7 +268,7 @@ class Tally:
             left=float(round(live / rate)) if live and rate else None,
             errors=tuple(top),
             other_errors=self._errors.total() - sum(count for _, count in top),
-            unserved=await unserved(self._engine, self._queues.values()) if live else (),
+            unserved=await self._engine.unserved(self._queues.values()) if live else (),
         )
 
     async def _look(self, seconds: float | None) -> None:
@@ -390,7 +390,7 @@ async def handle_gauge(engine: Engine, task_id: str, *, brief: bool = False) -> 
         goal=goal,
         note=note,
         output=output,
-        unserved=await unserved(engine, waits),
+        unserved=await engine.unserved(waits),
     )
 
 
@@ -430,30 +430,12 @@ def calm(info: WorkerInfo) -> WorkerInfo:
     return msgspec.structs.replace(info, heartbeat_at=0.0)
 
 
-def is_gone(info: WorkerInfo) -> bool:
-    """Whether nothing is to be expected of a worker any more."""
-    return info.state in ("stopped", "dead")
-
-
 def health(info: WorkerInfo, now: float) -> str:
     """What its heartbeat tells of a worker."""
     silent = now - info.heartbeat_at
     if is_gone(info) or silent < 3 * BEAT:
         return info.state
     return f"silent for {silent:.0f} s"
-
-
-async def unserved(engine: Engine, queues: Iterable[str]) -> tuple[str, ...]:
-    """Those of the queues that no worker serves."""
-    wanted = set(queues)
-    if not wanted:
-        return ()
-    return _unserved(wanted, seen_now(await engine.stores.task_queue.workers()))
-
-
-def _unserved(queues: Iterable[str], workers: Iterable[WorkerInfo]) -> tuple[str, ...]:
-    served = {queue for info in workers if not is_gone(info) for queue in info.queues}
-    return tuple(sorted(set(queues) - served))
 
 
 def config_gauge(config: OmniQConfig) -> ConfigGauge:
@@ -495,7 +477,7 @@ async def client_gauge(engine: Engine) -> ClientGauge:
         config=config_gauge(engine.config),
         queues=queues,
         workers=_workers_gauge(workers),
-        unserved=_unserved(waiting, workers),
+        unserved=unserved(waiting, workers),
     )
 
 

@@ -356,6 +356,11 @@ def test_followers_in_a_circle_are_refused():
         configure().event_storage.like("taskqueue")
 
 
+def test_a_place_that_is_no_text_is_refused_by_the_builder():
+    with pytest.raises(ConfigError, match=r"task_queue\.url: got 5"):
+        configure().task_queue.sqlite(5)
+
+
 # ---------------------------------------------------------------- one list of options
 
 

@@ -39,8 +39,9 @@ class TestHandle:
         handle = oq.submit(add, 1, 2)
         assert handle.status() is State.QUEUED
         assert not handle.done()
-        with pytest.raises(errors.WaitTimeout, match="the work goes on"):
+        with pytest.raises(errors.WaitTimeout, match="the work goes on") as caught:
             handle.result(timeout=0.05)
+        assert "no worker serves the queue 'default': oq.workers.start(2)" in str(caught.value)
         oq.workers.start(1)
         assert handle.result(timeout=30) == 3
         assert handle.status() is State.SUCCEEDED

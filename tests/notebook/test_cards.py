@@ -11,6 +11,7 @@ import pytest
 from nbconvert import HTMLExporter
 
 from omniq_nb import OmniQ, OmniQConfig, current_task
+from omniq_nb.core.engine import Engine
 from omniq_nb.models.task import State, Task, WorkerInfo
 from omniq_nb.notebook import gauges
 from tests.core.clients import add, divide
@@ -191,6 +192,8 @@ class Queue:
 
 class Inside:
     """As much of an engine as a tally needs."""
+
+    unserved = Engine.unserved
 
     def __init__(self, queue):
         self.stores = self

@@ -18,10 +18,10 @@ from ipywidgets import HTML, BoundedIntText, Box, Button, Dropdown, Text, VBox
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.executors import EXECUTORS
 from omniq_nb.core.launch import launcher_kinds
-from omniq_nb.liveness import is_here, seen_now
+from omniq_nb.liveness import is_gone, is_here, seen_now
 from omniq_nb.models.task import State, WorkerInfo
 from omniq_nb.notebook.faces import span
-from omniq_nb.notebook.gauges import calm, health, is_gone
+from omniq_nb.notebook.gauges import calm, health
 from omniq_nb.notebook.live import Watch, watch
 from omniq_nb.notebook.panel.drawing import dot
 from omniq_nb.notebook.panel.errands import Status, errand, queries_ready
