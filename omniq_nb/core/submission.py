@@ -3,12 +3,15 @@
 Runs in the caller's thread, so that pickling errors surface in the cell that caused them.
 """
 
+import inspect
 import itertools
 import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
+from types import FunctionType
+from weakref import WeakKeyDictionary
 
 from omniq_nb.codec import Codec, arguments_json
 from omniq_nb.core.options import TaskOptions
@@ -58,6 +61,43 @@ def plain_function(function: Function) -> Function:
     if not callable(function):
         raise ConfigError("function", function, "something callable")
     return getattr(function, "__omniq_function__", function)
+
+
+_signatures: "WeakKeyDictionary[FunctionType, inspect.Signature]" = WeakKeyDictionary()
+
+
+def check_arguments(
+    function: Function, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> None:
+    """Refuse a call that Python itself would refuse, here and not at the worker.
+
+    Only functions written in Python are looked at, as they are and not as a decorator's
+    ``__wrapped__`` says: a decorator may supply arguments of its own.
+
+    Raises
+    ------
+    ConfigError
+        An argument is missing, unknown, given twice or one too many.
+    """
+    if not isinstance(function, FunctionType):
+        return
+    code = function.__code__
+    needed = code.co_argcount - len(function.__defaults__ or ())
+    if not kwargs and not code.co_kwonlyargcount and needed <= len(args) <= code.co_argcount:
+        return  # the common case, without the cost of a signature
+    signature = _signatures.get(function)
+    if signature is None:
+        signature = inspect.signature(function, follow_wrapped=False)
+        _signatures[function] = signature
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        # No values: one may be a secret.
+        given = ", ".join(["..."] * len(args) + [f"{name}=..." for name in kwargs])
+        name = function_name(function)
+        raise ConfigError(
+            f"arguments of {name}", f"({given})", f"{name}{signature}; {error}"
+        ) from None
 
 
 class Submission:
@@ -143,6 +183,7 @@ class Submission:
         task_id: str,
     ) -> Task:
         args, kwargs = call
+        check_arguments(function, args, kwargs)
         now = time.time()
         return Task(
             id=task_id,
