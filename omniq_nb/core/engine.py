@@ -174,11 +174,11 @@ class Engine:
                 result.expires_at = task.finished_at + task.result_ttl
             results.append(result)
         await self.stores.result_storage.put(results)
-        self.outcomes.publish(results, since)
         self.events.emit(
             event(_REPORTED[task.state], task.finished_at or 0.0, task, message=task.error)
             for task in tasks
         )
+        self.outcomes.publish(results, since)
 
     async def unserved(self, queues: Iterable[str]) -> tuple[str, ...]:
         """Those of the queues that no worker serves."""

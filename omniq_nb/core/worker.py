@@ -277,6 +277,14 @@ class Worker:
             if self._held.get(outcome.task.id) is outcome.task:
                 del self._held[outcome.task.id]
         self._room.set()
+        # Events first: who was told that a task ended may ask for its history at once.
+        self._engine.events.emit(
+            chain.from_iterable(
+                self._events(outcome, settle)
+                for outcome, settle, applied in zip(outcomes, settles, settled, strict=True)
+                if applied
+            )
+        )
         self._engine.outcomes.publish(
             [
                 result
@@ -284,13 +292,6 @@ class Worker:
                 if applied and result is not None
             ],
             since,
-        )
-        self._engine.events.emit(
-            chain.from_iterable(
-                self._events(outcome, settle)
-                for outcome, settle, applied in zip(outcomes, settles, settled, strict=True)
-                if applied
-            )
         )
 
     async def _settle_surely(self, settles: list[Settle], results: list[Result]) -> list[bool]:
