@@ -243,7 +243,7 @@ class Worker:
             self._executor.submit(running)
             if len(running) < len(tasks):
                 await self._engine.report([task for task in tasks if task.state.final], since)
-        if not tasks:
+        if len(tasks) < room:  # no more is due
             await self._stores.task_queue.wait(self.info.queues, IDLE)
 
     # ---------------------------------------------------------------- finishing
