@@ -402,18 +402,6 @@ class TestWakingUp:
             await other.add([task("a")])
             await asyncio.wait_for(waiting, 30)
 
-    def test_an_idle_worker_asks_less_than_once_a_second(self, servers: Servers) -> None:
-        """Besides the look at the schedules, once a second for each client."""
-        server = servers.another("postgres")
-        server.settings = {**server.settings, "log_statement": "all"}
-        with server, OmniQ(server.url) as oq:
-            oq.workers.start(4)
-            oq.submit(len, "abc").result(timeout=60)
-            before, start = len(server.log()), time.monotonic()
-            time.sleep(6)
-            asked, seconds = statements(server.log()[before:]), time.monotonic() - start
-        assert len(asked) <= seconds * (4 + 1), "\n".join(asked)
-
 
 async def listeners(admin: asyncpg.Connection, schema: str) -> list[int]:
     """Those who said LISTEN last, for the channel of a schema."""
@@ -421,10 +409,6 @@ async def listeners(admin: asyncpg.Connection, schema: str) -> list[int]:
         "SELECT pid FROM pg_stat_activity WHERE query = $1", f'LISTEN "{channel(schema)}"'
     )
     return [row[0] for row in rows]
-
-
-def statements(log: str) -> list[str]:
-    return re.findall(r"LOG:  (?:execute [^:]*|statement): *(.*)", log)
 
 
 # ---------------------------------------------------------------- processes
