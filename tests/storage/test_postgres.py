@@ -23,9 +23,10 @@ from omniq_nb.models.task import Settle, State
 from omniq_nb.storage.base import Query, Stores
 from omniq_nb.storage.factory import StorageBackendFactory
 from omniq_nb.storage.sql.postgres_connections import channel, connect, libpq_url
-from omniq_nb.storage.sql.postgres_queue import CLAIM, DUE_IN, PostgresTaskQueue
+from omniq_nb.storage.sql.postgres_queue import CLAIM, DUE_IN, SETTLE, PostgresTaskQueue
 from omniq_nb.storage.sql.postgres_statements import sql
-from omniq_nb.storage.sql.transitions import PICK
+from omniq_nb.storage.sql.queue import GET
+from omniq_nb.storage.sql.transitions import FENCE_OFF, HELD, PICK
 from omniq_nb.testing.proxy import Proxy
 from omniq_nb.testing.samples import NOON, event, result, task
 from omniq_nb.testing.servers import Server, Servers
@@ -309,6 +310,25 @@ async def test_claims_walk_the_index(url: str, statement: str) -> None:
         assert node["Node Type"] in ("Index Scan", "Index Only Scan"), node
         assert node["Actual Rows"] * node["Actual Loops"] <= 10, node
         assert node.get("Rows Removed by Filter", 0) == 0, node
+
+
+@pytest.mark.parametrize("statement", [SETTLE, HELD, FENCE_OFF, GET])
+async def test_a_plan_that_was_made_while_the_queue_was_empty_goes_by_key(
+    url: str, statement: str
+) -> None:
+    async with queue_at(url) as queue:
+        await queue.add([task("a")])
+        connection = await connect(options_of(url))
+        text = sql(statement)
+        number = len((await connection.prepare(text)).get_parameters())
+        await connection.execute(f"PREPARE made_early AS {text}")
+        explain = f"EXPLAIN (FORMAT JSON) EXECUTE made_early({', '.join(['NULL'] * number)})"
+        plan = json.loads(await connection.fetchval(explain))[0]["Plan"]
+        await connection.close()
+    used = {node["Index Name"]: node["Index Cond"] for node in nodes(plan) if "Index Name" in node}
+    assert used.keys() <= {"omniq_tasks_pkey", "omniq_calls_id_key"}, used
+    assert used["omniq_tasks_pkey"].startswith("(seq = ")
+    assert not any(node["Node Type"] == "Seq Scan" for node in nodes(plan)), plan
 
 
 def nodes(plan: dict) -> list[dict]:
