@@ -88,10 +88,12 @@ def sweep(mixture: Mixture, place: Place) -> None:
     """What the quickstart does, and what it says came of it."""
     # Components of one backend share one place, as `like` has it.
     places = {backend: place(backend) for backend in dict.fromkeys(mixture)}
-    config = OmniQConfig(**{
-        f"{component}_backend": places[backend]
-        for component, backend in zip(mixture._fields, mixture, strict=True)
-    })
+    config = OmniQConfig(
+        **{
+            f"{component}_backend": places[backend]
+            for component, backend in zip(mixture._fields, mixture, strict=True)
+        }
+    )
     depths = [2, 4, 8, -1]
     with OmniQ(config=config) as oq:
         task = oq.task(retries=2, retry_delay=0.01, retry_on=[ConnectionError], timeout=60)(fit)

@@ -76,9 +76,7 @@ class Ticker:
         store = self._engine.stores.schedule_storage
         soon = await store.due(now + self._horizon, AT_ONCE)
         coming = [now + self._horizon]
-        self._horizon = (
-            TICK_FIRST if soon or store.immediate else min(2 * self._horizon, TICK_LAST)
-        )
+        self._horizon = TICK_FIRST if soon or store.immediate else min(2 * self._horizon, TICK_LAST)
         fired_all = False
         for schedule in soon:
             at = schedule.next_fire_at

@@ -1,14 +1,12 @@
 """What NATS adds to the suites: where it is, who may use it, breaks of all kinds, wake-ups."""
 
 import asyncio
-import json
 import os
 import random
 import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
