@@ -21,6 +21,7 @@ from omniq_nb.machine import REQUEUEABLE
 from omniq_nb.models.event import EventType
 from omniq_nb.models.task import State, Task
 from omniq_nb.storage.base import Store, Stores
+from omniq_nb.storage.bell import Bell
 
 _REPORTED = {
     State.FAILED: EventType.FAILED,
@@ -75,6 +76,7 @@ class Engine:
         self.explorer = Explorer(stores)
         self.outputs = Outputs(stores, self.explorer, self.events, self.outcomes)
         self.workers: list[LocalWorker] = []
+        self.schedules_changed = Bell()  # rung by this client's own changes
         self._told: set[str] = set()
 
     @property

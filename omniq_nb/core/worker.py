@@ -48,8 +48,9 @@ PREFETCH_LIMIT = 256
 HOARDING = 1.0
 """A task that runs this long makes its worker give back what it had claimed ahead."""
 
-IDLE = 5.0
-"""The longest wait for new tasks before asking again, seconds."""
+IDLE = 20.0
+"""The longest wait for new tasks before asking again, seconds. A store wakes who waits: this is
+for a wake-up that was lost on its way."""
 
 PAUSE = 0.02
 """Seconds between two looks at whether a worker that stops is done."""

@@ -1,14 +1,12 @@
 """What NATS adds to the suites: where it is, who may use it, breaks of all kinds, wake-ups."""
 
 import asyncio
-import json
 import os
 import random
 import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -585,26 +583,6 @@ async def test_who_waits_is_woken_by_another_process(url: str) -> None:
                 await asyncio.wait_for(waiting, 60)
                 other.answer()
                 assert len(await stores.task_queue.claim(["default"], 1, LEASE, "me")) == 1
-
-
-def test_an_idle_worker_asks_less_than_once_a_second(own: NatsServer) -> None:
-    """Besides the look at the schedules, once a second for each client."""
-    port = free_port()
-    own.settings["http"] = f"127.0.0.1:{port}"
-
-    def asked() -> int:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/varz") as page:
-            number: int = json.load(page)["in_msgs"]
-        return number
-
-    with own, OmniQ(own.url) as oq:
-        oq.workers.start(4)
-        oq.submit(len, "abc").result(timeout=60)
-        time.sleep(0.5)
-        before, start = asked(), time.monotonic()
-        time.sleep(6)
-        number, seconds = asked() - before, time.monotonic() - start
-    assert number <= seconds * (4 + 1)
 
 
 async def test_payloads_far_larger_than_a_message(own: NatsServer) -> None:

@@ -23,9 +23,10 @@ from omniq_nb.models.task import Settle, State
 from omniq_nb.storage.base import Query, Stores
 from omniq_nb.storage.factory import StorageBackendFactory
 from omniq_nb.storage.sql.postgres_connections import channel, connect, libpq_url
-from omniq_nb.storage.sql.postgres_queue import CLAIM, DUE_IN, PostgresTaskQueue
+from omniq_nb.storage.sql.postgres_queue import CLAIM, DUE_IN, SETTLE, PostgresTaskQueue
 from omniq_nb.storage.sql.postgres_statements import sql
-from omniq_nb.storage.sql.transitions import PICK
+from omniq_nb.storage.sql.queue import GET
+from omniq_nb.storage.sql.transitions import FENCE_OFF, HELD, PICK
 from omniq_nb.testing.proxy import Proxy
 from omniq_nb.testing.samples import NOON, event, result, task
 from omniq_nb.testing.servers import Server, Servers
@@ -311,6 +312,25 @@ async def test_claims_walk_the_index(url: str, statement: str) -> None:
         assert node.get("Rows Removed by Filter", 0) == 0, node
 
 
+@pytest.mark.parametrize("statement", [SETTLE, HELD, FENCE_OFF, GET])
+async def test_a_plan_that_was_made_while_the_queue_was_empty_goes_by_key(
+    url: str, statement: str
+) -> None:
+    async with queue_at(url) as queue:
+        await queue.add([task("a")])
+        connection = await connect(options_of(url))
+        text = sql(statement)
+        number = len((await connection.prepare(text)).get_parameters())
+        await connection.execute(f"PREPARE made_early AS {text}")
+        explain = f"EXPLAIN (FORMAT JSON) EXECUTE made_early({', '.join(['NULL'] * number)})"
+        plan = json.loads(await connection.fetchval(explain))[0]["Plan"]
+        await connection.close()
+    used = {node["Index Name"]: node["Index Cond"] for node in nodes(plan) if "Index Name" in node}
+    assert used.keys() <= {"omniq_tasks_pkey", "omniq_calls_id_key"}, used
+    assert used["omniq_tasks_pkey"].startswith("(seq = ")
+    assert not any(node["Node Type"] == "Seq Scan" for node in nodes(plan)), plan
+
+
 def nodes(plan: dict) -> list[dict]:
     return [plan, *(node for part in plan.get("Plans", ()) for node in nodes(part))]
 
@@ -402,18 +422,6 @@ class TestWakingUp:
             await other.add([task("a")])
             await asyncio.wait_for(waiting, 30)
 
-    def test_an_idle_worker_asks_less_than_once_a_second(self, servers: Servers) -> None:
-        """Besides the look at the schedules, once a second for each client."""
-        server = servers.another("postgres")
-        server.settings = {**server.settings, "log_statement": "all"}
-        with server, OmniQ(server.url) as oq:
-            oq.workers.start(4)
-            oq.submit(len, "abc").result(timeout=60)
-            before, start = len(server.log()), time.monotonic()
-            time.sleep(6)
-            asked, seconds = statements(server.log()[before:]), time.monotonic() - start
-        assert len(asked) <= seconds * (4 + 1), "\n".join(asked)
-
 
 async def listeners(admin: asyncpg.Connection, schema: str) -> list[int]:
     """Those who said LISTEN last, for the channel of a schema."""
@@ -421,10 +429,6 @@ async def listeners(admin: asyncpg.Connection, schema: str) -> list[int]:
         "SELECT pid FROM pg_stat_activity WHERE query = $1", f'LISTEN "{channel(schema)}"'
     )
     return [row[0] for row in rows]
-
-
-def statements(log: str) -> list[str]:
-    return re.findall(r"LOG:  (?:execute [^:]*|statement): *(.*)", log)
 
 
 # ---------------------------------------------------------------- processes

@@ -249,12 +249,14 @@ class JournalTaskQueue(TaskQueue):
 
     async def workers(self, beat: WorkerInfo | None = None) -> list[WorkerInfo]:
         """See `TaskQueue`."""
-        if beat is not None:
-            command = Beat(worker=copy(beat))
-            await self._replica.publish(command, durable=False, take=lambda outcome, _: outcome)
-        return await self._replica.read(
-            lambda fold: [copy(info) for info in fold.machine.workers.values()]
-        )
+
+        def known(fold: QueueFold) -> list[WorkerInfo]:
+            return [copy(info) for info in fold.machine.workers.values()]
+
+        if beat is None:
+            return await self._replica.read(known)
+        command = Beat(worker=copy(beat))
+        return await self._replica.publish(command, durable=False, take=lambda _, fold: known(fold))
 
     async def scan(self, query: Query) -> Scan:
         """See `TaskQueue`."""

@@ -17,6 +17,11 @@ from omniq_nb.storage.sql.database import Dialect, Transaction
 LIVE = "state IN ('queued', 'running')"
 ENDED = "state IN ('succeeded', 'failed', 'cancelled', 'expired')"
 
+RUNNING = "coalesce({0}, '') = 'running'"
+"""Of the state of a row that is found by its number. A bare comparison would let the index of
+live tasks serve too, and PostgreSQL, as long as that is small, takes it for as good as the key:
+with such a plan each outcome walks over all tasks that wait by now."""
+
 _FIRST = (
     """CREATE TABLE omniq_calls (
         seq {serial} PRIMARY KEY,

@@ -41,6 +41,10 @@ class Servers:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all of them."""
         self._stack.close()
 
     def __call__(self, kind: str) -> Server:
