@@ -175,8 +175,13 @@ def _notebook() -> tuple[str | None, str | None]:
     main = vars(sys.modules["__main__"])
     if shell is None:
         return main.get("__file__"), None
-    name = shell.user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
-    return name, cell_id(shell) or f"In[{shell.execution_count}]"
+    return notebook_path(shell), cell_id(shell) or f"In[{shell.execution_count}]"
+
+
+def notebook_path(shell: Any) -> str | None:
+    """The notebook's file, where the front end tells it."""
+    told = shell.user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
+    return told if isinstance(told, str) else None
 
 
 def cell_id(shell: Any) -> str | None:

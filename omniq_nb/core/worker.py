@@ -230,8 +230,9 @@ class Worker:
     async def _claim_some(self) -> None:
         ahead = min(PREFETCH_LIMIT, max(1.0, PREFETCH_SECONDS / self._seconds_per_task))
         room = int(min(self.info.concurrency * ahead - len(self._held), self._claims_left))
-        # Half-full is soon enough: claims are cheaper in batches.
-        if room <= 0 or (room < self.info.concurrency * ahead / 2 and self._executor.backlog()):
+        # Half-full is soon enough, as long as no slot is free: claims are cheaper in batches.
+        busy = len(self._held) >= self.info.concurrency and self._executor.backlog()
+        if room <= 0 or (room < self.info.concurrency * ahead / 2 and busy):
             self._room.clear()
             await self._room.wait()
             return
@@ -472,6 +473,7 @@ class Worker:
         self._claims_left += len(tasks)
         for task in tasks:
             self._held.pop(task.id, None)
+        self._room.set()
         await self._stores.task_queue.settle(
             [Settle(id=t.id, token=t.token, to=State.QUEUED, released=True) for t in tasks]
         )

@@ -21,6 +21,10 @@ class State(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+    def __repr__(self) -> str:
+        # As a word: who prints `batch.counts()` wants to read it.
+        return repr(self.value)
+
     @property
     def final(self) -> bool:
         """Whether the task is over: no worker will touch it unless it is requeued by hand."""
