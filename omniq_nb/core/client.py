@@ -10,7 +10,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from omniq_nb.codec import Codec, project_key
+from omniq_nb.codec import Bundles, Codec, project_key
 from omniq_nb.config import OmniQConfig, StorageBackendConfig
 from omniq_nb.config.logging import apply_logging
 from omniq_nb.core.engine import Engine
@@ -234,8 +234,10 @@ class AsyncOmniQ:
             The function or an argument cannot travel; the message says what and why.
         """
         options = options_of(function, self._engine.defaults)
-        task = self._engine.submission.task(function, args, kwargs, options)
-        await self._engine.enqueue([task], origin=origin(plain_function(function)))
+        bundles = Bundles()
+        task = self._engine.submission.task(function, args, kwargs, options, bundles=bundles)
+        come_from = origin(plain_function(function))
+        await self._engine.enqueue([task], origin=come_from, bundles=bundles)
         return AsyncHandle(self._engine, task.id)
 
     async def map(
@@ -278,9 +280,11 @@ class AsyncOmniQ:
     ) -> AsyncBatch[T]:
         """Enqueue a batch of explicit ``(args, kwargs)`` pairs; `map` in other words."""
         options = options_of(function, self._engine.defaults)
-        batch, tasks = self._engine.submission.batch(name, function, calls, options)
+        bundles = Bundles()
+        batch, tasks = self._engine.submission.batch(name, function, calls, options, bundles)
+        come_from = origin(plain_function(function))
         await self._engine.enqueue(
-            tasks, revive=name is not None, origin=origin(plain_function(function))
+            tasks, revive=name is not None, origin=come_from, bundles=bundles
         )
         return AsyncBatch(self._engine, batch, [task.id for task in tasks])
 
