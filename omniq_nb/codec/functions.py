@@ -15,6 +15,7 @@ import msgspec
 
 from omniq_nb.codec.bundles import BIG, Share, Shelf
 from omniq_nb.codec.pickles import Beside, dump, load
+from omniq_nb.codec.shipping import is_shipped
 from omniq_nb.errors import PayloadError, PayloadRefused
 
 _BY_REFERENCE, _BY_VALUE, _IN_BUNDLES = b"r", b"v", b"b"
@@ -243,9 +244,7 @@ def _reference(function: Function) -> str | None:
     # A notebook's module is the worker's own, another one; some modules exist in memory only.
     if module == "__main__" or "<" in name or getattr(loaded, "__spec__", None) is None:
         return None
-    if loaded in cloudpickle.list_registry_pickle_by_value() or module in (
-        cloudpickle.list_registry_pickle_by_value()
-    ):
+    if is_shipped(module):
         return None
     found: object = loaded
     for part in name.split("."):
