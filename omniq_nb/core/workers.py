@@ -204,7 +204,8 @@ class AsyncWorkers:
             worker.resize(n)
             return worker.info
         engine = self._engine
-        worker = Worker(engine, maker(kind, engine.codec, engine.result_format), queues, n)
+        make = maker(kind, engine.codec, engine.result_format, engine.bundles.fetch)
+        worker = Worker(engine, make, queues, n)
         await worker.start()
         self._workers[kind, queues] = worker
         engine.workers.append(worker)

@@ -99,7 +99,7 @@ class Service:
         try:
             worker = self._worker = Worker(
                 engine,
-                maker(order.isolation, engine.codec, engine.result_format),
+                maker(order.isolation, engine.codec, engine.result_format, engine.bundles.fetch),
                 order.queues,
                 order.concurrency,
                 kind=self._kind,

@@ -5,6 +5,7 @@
     log/0000000042.entry           one entry, created whole by a hard link, never changed
     checkpoints/0000000040.checkpoint  the state after entry 40
     blobs/<random>                 big payloads of one enqueued batch
+    blobs/<hash>                   a bundle: what the calls of several tasks refer to
     drafts/<random>                entries and checkpoints being written
 
 **Exclusive creation.** A draft is written, then linked to its final name, which fails if that
@@ -31,7 +32,7 @@ Not here: folding and retrying (`replica`).
 """
 
 # Plain strings for paths: in the hot path, making a Path costs as much as the system call.
-# ruff: noqa: PTH108, PTH110, PTH116, PTH123, PTH208
+# ruff: noqa: PTH105, PTH108, PTH110, PTH116, PTH123, PTH208
 
 import os
 import secrets
@@ -180,8 +181,10 @@ class FileLog(StoredLog):
     # ---------------------------------------------------------------- blobs
 
     async def put_blob(self, name: str, parts: Sequence[bytes]) -> None:
-        """Written under its own name: nobody knows of it before it is complete."""
-        _write(f"{self._blobs}/{name}", parts, self._fsync)
+        """Written aside, then renamed: a bundle may be put again while somebody reads it."""
+        draft = f"{self._drafts}/{secrets.token_hex(16)}"
+        _write(draft, parts, self._fsync)
+        os.replace(draft, f"{self._blobs}/{name}")
         self._sync_folder(self._blobs)
 
     async def get_blob(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes] | None:

@@ -179,7 +179,10 @@ class StoredLog(Log):
 
     @abstractmethod
     async def put_blob(self, name: str, parts: Sequence[bytes]) -> None:
-        """Keep bytes beside the log, durably, under a name of letters and digits."""
+        """Keep bytes beside the log, durably, under a name of letters and digits.
+
+        The same bytes may be put again, also while somebody reads them: their age begins anew.
+        """
 
     @abstractmethod
     async def get_blob(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes] | None:

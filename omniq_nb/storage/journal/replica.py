@@ -198,6 +198,11 @@ class Replica(Generic[F]):
 
         await self._turn(job, slow=False, opening=True)
 
+    def check_open(self) -> None:
+        """Refuse use before `open` and after `close`."""
+        if not self._open:
+            raise StoreClosed("The store is used before open() or after close().")
+
     async def publish(
         self,
         command: msgspec.Struct,
@@ -308,8 +313,8 @@ class Replica(Generic[F]):
         self._check_process()
 
         async def checked() -> T:
-            if not (self._open or opening):
-                raise StoreClosed("The store is used before open() or after close().")
+            if not opening:
+                self.check_open()
             with _store_errors():
                 return await job()
 
