@@ -48,15 +48,11 @@ class RemoteBucket(Bucket):
     def open(self) -> None:
         """Connect."""
         self._wait(self._connection.open(self))
+        self.exclusive = self._connection.exclusive
 
     def close(self) -> None:
         """Let go of the connection."""
         self._wait(self._connection.close(self))
-
-    @property
-    def exclusive(self) -> bool:
-        """See `Bucket`."""
-        return self._connection.exclusive
 
     def names(self, folder: str) -> list[str]:
         """One listing."""

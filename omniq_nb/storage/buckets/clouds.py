@@ -12,6 +12,8 @@ from enum import Enum, auto
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import msgspec
+
 from omniq_nb.config.options import AzureOptions, GcsOptions, S3Options, fields, is_secret
 from omniq_nb.config.urls import is_secret_name
 from omniq_nb.errors import StoreUnavailable
@@ -157,10 +159,9 @@ class Cloud(NamedTuple):
     def words(self, error: Exception | None, options: Any) -> str:
         """Put an error of the driver's in words, without secrets: drivers quote what they got."""
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        kind: type[msgspec.Struct] = type(options)
         secrets = [
-            getattr(options, name)
-            for name, field in fields(type(options)).items()
-            if is_secret(field)
+            getattr(options, name) for name, field in fields(kind).items() if is_secret(field)
         ]
         secrets += [value for name, value in _flat(options.storage_options) if is_secret_name(name)]
         for secret in secrets:
