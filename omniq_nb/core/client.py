@@ -109,7 +109,7 @@ class AsyncOmniQ:
     ConfigError
         Something in the configuration is wrong.
     StoreUnavailable
-        A backend lacks its driver, or does not exist yet in this version.
+        A backend lacks its driver.
 
     Examples
     --------

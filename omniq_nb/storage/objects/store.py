@@ -5,7 +5,7 @@ Not here: what a row is, and which one counts (`results`, `events`).
 
 import asyncio
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ from omniq_nb.errors import StoreClosed
 from omniq_nb.storage.base import Query, Scan, Store
 from omniq_nb.storage.objects.bucket import Bucket
 from omniq_nb.storage.objects.compaction import Clashes, Compactor, Rules, without
-from omniq_nb.storage.objects.segments import Kind, Segment, Segments, View, retrying
+from omniq_nb.storage.objects.segments import Kind, Segment, Segments, Vanished, View, retrying
 from omniq_nb.storage.tables import microseconds, select
 
 P = ParamSpec("P")
@@ -41,9 +41,8 @@ class ObjectStore(Store):
         Makes the rules of the segments that it is given.
     """
 
-    immediate: ClassVar[bool] = True
-
     def __init__(self, bucket: Bucket, kind: Kind, rules: Callable[[Segments], Rules]) -> None:
+        self.immediate = bucket.immediate  # type: ignore[misc]
         self._kind = kind
         self._segments = Segments(bucket, kind)
         self._rules = rules(self._segments)
@@ -59,7 +58,7 @@ class ObjectStore(Store):
     async def close(self) -> None:
         """Wait for the compaction step under way; see `Store`."""
         self._open = False
-        await self._do(True, self._compactor.stop)
+        await self._do(True, self._close)
 
     async def scan(self, query: Query) -> Scan:
         """Compacted segments as files, where they hold nothing that a fresh row supersedes."""
@@ -75,9 +74,15 @@ class ObjectStore(Store):
 
     async def _do(self, slow: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do blocking work: here, or in a thread if it is slow and would block a running loop."""
-        if (slow or not self._segments.bucket.immediate) and _on_a_loop():
+        bucket = self._segments.bucket
+        if (slow or not bucket.immediate) and _on_a_loop():
+            bucket.attach(asyncio.get_running_loop())
             return await asyncio.to_thread(work, *args, **kwargs)
         return work(*args, **kwargs)
+
+    def _close(self) -> None:
+        self._compactor.stop()
+        self._segments.bucket.close()
 
     def _check_open(self) -> None:
         if not self._open:
@@ -91,17 +96,21 @@ class ObjectStore(Store):
         view, rows, clashes = self._look()
         columns = select(self._kind.shown, query.columns).names
         parts = [rows.select(columns)]
-        files = []
+        paths = []
         for segment in view.manifest.segments:
             if not _may_hold(segment, query):
                 continue
             hidden = clashes.hidden.get(segment.path)
             if hidden is None:
-                files.append(self._segments.bucket.url(segment.path))
+                paths.append(segment.path)
                 continue
             names = list(dict.fromkeys((*columns, self._kind.id)))
             old = self._segments.read(segment.path, names)
             parts.append(without(old, self._kind.id, hidden).select(columns))
+        try:
+            files = self._segments.bucket.files(paths)
+        except FileNotFoundError:
+            raise Vanished from None
         return Scan(pa.concat_tables(parts), files)
 
     def _look(self) -> Tail:
