@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_every_page_is_built(site):
 def test_pages_show_the_pictures_that_there_are(site, tmp_path):
     pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")}
     marked = {name: re.findall(r"<!-- picture ([\w-]+):", text) for name, text in pages.items()}
-    assert sorted(sum(marked.values(), [])) == sorted(NAMES)
+    assert sorted(chain.from_iterable(marked.values())) == sorted(NAMES)
     some = [f"{name}-{theme}.png" for name in NAMES[1:] for theme in ("light", "dark")]
     with_pictures = built(tmp_path, pictures=[f"{NAMES[0]}-light.png", *some])
     for folder, there in ((site, []), (with_pictures, some)):

@@ -90,7 +90,7 @@ class Notebook:
         await self.ran(number)
 
     async def ran(self, number: int | None = None) -> None:
-        """Wait until a cell, or all cells, have run to their end. None runs after one that failed."""
+        """Wait until a cell, or all cells, have run to their end, or until none will any more."""
         cells = range(await self.cells.count()) if number is None else [number]
         failed = self.page.locator("[data-mime-type='application/vnd.jupyter.error']")
         for cell in cells:

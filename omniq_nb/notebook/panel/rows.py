@@ -64,7 +64,7 @@ class Rows:
         return [[field.name, str(field.type), is_number(field.type)] for field in self.table.schema]
 
     def likely(self) -> tuple[str | None, str | None]:
-        """The columns that are most worth a plot: one of measured numbers, and one to hold it against.
+        """The columns that are most worth a plot: one of measured numbers, and one beside it.
 
         Of `results` these are `duration` and `created_at`.
         """
