@@ -1,10 +1,9 @@
 """The panel in a browser: by keyboard alone, by roles and labels, behind each door."""
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
-from tests.browser.pages import CELL, open_dashboard
+from tests.browser.pages import CELL, accessible, focus, open_dashboard, open_tab
 
 OPEN = "import omniq_nb\nomniq_nb.panel()"
 OPEN_CONNECTED = """
@@ -13,44 +12,6 @@ oq = omniq_nb.OmniQ("memory://")
 oq.map(abs, range(120), name="numbers")
 oq.panel()
 """
-
-
-async def focus(page: Page, name: str) -> None:
-    """Press Tab until the control of that name has the focus."""
-    for _ in range(60):
-        await page.keyboard.press("Tab")
-        label = await page.evaluate(
-            "() => { const e = document.activeElement;"
-            "return e.labels?.length ? e.labels[0].textContent : e.ariaLabel ?? e.textContent }"
-        )
-        if label.strip() == name:
-            return
-    raise AssertionError(f"Tab never reaches {name!r}")
-
-
-async def open_tab(page: Page, name: str) -> None:
-    """Go to a tab of the panel as a keyboard's user does."""
-    current = page.locator(".omniq-panel").get_by_role("tab", selected=True)
-    await current.focus()
-    tab = page.locator(".omniq-panel").get_by_role("tab", name=name)
-    for _ in range(4):
-        if await tab.evaluate("e => e === document.activeElement"):
-            break
-        await page.keyboard.press("ArrowRight")
-    await page.keyboard.press("Enter")
-    await expect(tab).to_have_attribute("aria-selected", "true")
-
-
-async def accessible(page: Page) -> None:
-    """Have axe-core look for what shuts somebody out."""
-    found = await Axe().run(page, context=".omniq-panel")
-    assert found.response["passes"]
-    shut_out = [
-        (each["id"], node["html"], node["failureSummary"])
-        for each in found.response["violations"]
-        for node in each["nodes"]
-    ]
-    assert shut_out == []
 
 
 async def test_all_of_it_by_keyboard(notebook, page):
