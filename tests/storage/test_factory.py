@@ -71,7 +71,7 @@ def test_making_stores_touches_nothing(tmp_path):
     ("kind", "word"), [("s3", "bucket"), ("gcs", "bucket"), ("azure", "container")]
 )
 def test_a_bucket_without_a_name_is_asked_for(kind, word):
-    with pytest.raises(ConfigError, match=f"{word}: got None"):
+    with pytest.raises(ConfigError, match=f"or config with {word!r}"):
         StorageBackendFactory.create_task_queue(StorageBackendConfig(kind))
 
 

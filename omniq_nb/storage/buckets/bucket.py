@@ -18,6 +18,9 @@ from omniq_nb.storage.objects.bucket import Bucket
 
 T = TypeVar("T")
 
+LOOK_EVERY = 5.0
+"""Seconds between two looks at whether there is still a loop that will answer."""
+
 FETCHES = 4
 """Segments that are fetched at once: they may be large."""
 
@@ -109,5 +112,17 @@ class RemoteBucket(Bucket):
     def _wait(self, request: Coroutine[Any, Any, T]) -> T:
         if self._loop is None or self._loop.is_closed():
             request.close()
-            raise StoreClosed("The event loop that opened this store is closed.")
-        return asyncio.run_coroutine_threadsafe(request, self._loop).result()
+            raise _gone()
+        answer = asyncio.run_coroutine_threadsafe(request, self._loop)
+        while True:
+            try:
+                return answer.result(LOOK_EVERY)
+            except TimeoutError:
+                if answer.done():
+                    return answer.result()  # the request's own time-out
+                if self._loop.is_closed():
+                    raise _gone() from None
+
+
+def _gone() -> StoreClosed:
+    return StoreClosed("The event loop that opened this store is closed.")

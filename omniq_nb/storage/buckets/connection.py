@@ -112,6 +112,7 @@ class Connection(Remote[_Filesystem]):
                     "write to",
                     lambda fs: fs._pipe_file(path, secrets.token_bytes(16), mode="create"),
                     CONNECTING,
+                    CONNECTING,
                     taken=True,
                 )
                 self._count(writes=1)

@@ -11,7 +11,6 @@ The layout is that of a folder (`omniq_nb.storage.file`), without drafts.
 """
 
 from omniq_nb.config.options import AzureOptions, GcsOptions, S3Options
-from omniq_nb.errors import ConfigError
 from omniq_nb.storage.buckets.bucket import RemoteBucket
 from omniq_nb.storage.buckets.clouds import CLOUDS, Cloud
 from omniq_nb.storage.buckets.connection import Connection
@@ -37,8 +36,6 @@ class BucketPlace:
     """
 
     def __init__(self, cloud: Cloud, options: S3Options | GcsOptions | AzureOptions) -> None:
-        if not cloud.place(options)[0]:
-            raise ConfigError(cloud.word, None, f"a name, or a URL {cloud.scheme}://name/prefix")
         self.connection = Connection(cloud, options)
         self._task_queue = JournalTaskQueue(BucketLog(self.connection, "queue"))
         self._schedule_storage = JournalScheduleStore(BucketLog(self.connection, "schedules"))

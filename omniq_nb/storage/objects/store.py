@@ -4,7 +4,10 @@ Not here: what a row is, and which one counts (`results`, `events`).
 """
 
 import asyncio
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -15,6 +18,10 @@ from omniq_nb.storage.objects.bucket import Bucket
 from omniq_nb.storage.objects.compaction import Clashes, Compactor, Rules, without
 from omniq_nb.storage.objects.segments import Kind, Segment, Segments, Vanished, View, retrying
 from omniq_nb.storage.tables import microseconds, select
+
+_waiting: dict[int, ThreadPoolExecutor] = {}
+"""By process, threads that wait for a network. Not the loop's own, of which a driver may need one
+to go on."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,8 +83,11 @@ class ObjectStore(Store):
         """Do blocking work: here, or in a thread if it is slow and would block a running loop."""
         bucket = self._segments.bucket
         if (slow or not bucket.immediate) and _on_a_loop():
-            bucket.attach(asyncio.get_running_loop())
-            return await asyncio.to_thread(work, *args, **kwargs)
+            if bucket.immediate:
+                return await asyncio.to_thread(work, *args, **kwargs)
+            loop = asyncio.get_running_loop()
+            bucket.attach(loop)
+            return await loop.run_in_executor(_threads(), partial(work, *args, **kwargs))
         return work(*args, **kwargs)
 
     def _close(self) -> None:
@@ -132,6 +142,13 @@ def _may_hold(segment: Segment, query: Query) -> bool:
     if segment.since is None or segment.until is None:
         return False  # not one row has a time
     return (since is None or segment.until >= since) and (until is None or segment.since < until)
+
+
+def _threads() -> ThreadPoolExecutor:
+    process = os.getpid()
+    if process not in _waiting:
+        _waiting[process] = ThreadPoolExecutor(16, "omniq-objects")
+    return _waiting[process]
 
 
 def _on_a_loop() -> bool:

@@ -120,6 +120,7 @@ class SeaweedServer(S3Server):
         ]
         return [
             program,
+            f"-logdir={self.folder}",
             "mini",
             f"-dir={self.folder}",
             "-ip=127.0.0.1",
