@@ -158,6 +158,9 @@ class Connection(Remote[_Filesystem]):
             return None
         found = []
         for offset, length in spans:
+            if not length:
+                found.append(b"")
+                continue
             number = next(n for n, (start, stop) in enumerate(ranges) if start <= offset < stop)
             begin = offset - ranges[number][0]
             found.append(parts[number][begin : begin + length])
@@ -313,7 +316,7 @@ async def _gathered(requests: Sequence[Callable[[], Awaitable[T]]], at_once: int
 def _ranges(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Where to begin and to stop reading, so that near parts need one request."""
     ranges: list[tuple[int, int]] = []
-    for offset, length in sorted(spans):
+    for offset, length in sorted(span for span in spans if span[1]):
         if ranges and offset <= ranges[-1][1] + NEAR:
             ranges[-1] = ranges[-1][0], max(ranges[-1][1], offset + length)
         else:

@@ -183,9 +183,9 @@ class BucketLog(StoredLog):
 
     async def sweep_blobs(self, keep: Container[str]) -> None:
         """By the time at which they were written."""
-        if time.monotonic() < self._sweep_at:
+        if time.time() < self._sweep_at:
             return
-        self._sweep_at = time.monotonic() + SWEEP_EVERY
+        self._sweep_at = time.time() + SWEEP_EVERY
         horizon = time.time() - ABANDONED
         found = await self._connection.list(f"{self._folder}/blobs")
         await self._connection.delete(
