@@ -37,9 +37,6 @@ TRIM_AFTER = 600.0
 WIDEST = 64
 """Entries that are asked for at once by whoever has much to catch up."""
 
-SWEEP_EVERY = 3600.0
-"""Seconds between two looks for blobs of the dead: a listing costs as much as a write."""
-
 
 class BucketLog(StoredLog):
     """See the module.
@@ -61,7 +58,6 @@ class BucketLog(StoredLog):
         self._folder = folder
         self._known_at: _Moment | None = None  # when the end of the log was known
         self._ahead: tuple[int, bytes] | None = None  # an entry that was found by looking for news
-        self._sweep_at = 0.0
 
     # ---------------------------------------------------------------- the log
 
@@ -183,9 +179,6 @@ class BucketLog(StoredLog):
 
     async def sweep_blobs(self, keep: Container[str]) -> None:
         """By the time at which they were written."""
-        if time.time() < self._sweep_at:
-            return
-        self._sweep_at = time.time() + SWEEP_EVERY
         horizon = time.time() - ABANDONED
         found = await self._connection.list(f"{self._folder}/blobs")
         await self._connection.delete(
