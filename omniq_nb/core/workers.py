@@ -24,7 +24,7 @@ from omniq_nb.models.task import WorkerInfo
 STOP_TIMEOUT = 10.0
 """Seconds that running tasks have, by default, when workers stop."""
 
-Launched = Literal["background"]
+Launched = Literal["background", "dask"]
 """The kinds of workers that are other processes, and so many of them."""
 
 
@@ -92,7 +92,8 @@ class AsyncWorkers:
             What runs them. In this process: ``"thread"``, threads; ``"async"``, coroutines of
             one thread; ``"process"``, child processes, which alone use several cores for
             Python code and can be ended at any time; ``"process-per-task"``, a fresh one for
-            each attempt. Outliving this process: ``"background"``, detached processes.
+            each attempt. Outliving this process: ``"background"``, detached processes;
+            ``"dask"``, tasks of a Dask cluster, whose `address` or `client` is given besides.
             ``OMNIQ_DEFAULT_WORKER`` unless given.
         queues : str or sequence of str, optional
             Which queues are asked, in this order; ``OMNIQ_DEFAULT_QUEUE`` unless given.
