@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 
@@ -15,10 +16,20 @@ SECRET = "correct horse battery staple"
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    with LocalCluster(
-        n_workers=2, threads_per_worker=2, dashboard_address=None, silence_logs=50
-    ) as cluster:
+def cluster(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("dask"))
+    # Nobody shall have to wait for the leases of the killed.
+    preload = "import omniq_nb.core.worker; omniq_nb.core.worker.LEASE = 5.0"
+    with (
+        dask.config.set({"temporary-directory": folder}),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=2,
+            dashboard_address=None,
+            silence_logs=50,
+            preload=preload,
+        ) as cluster,
+    ):
         yield cluster
 
 

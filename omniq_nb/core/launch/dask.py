@@ -334,8 +334,10 @@ class DaskLauncher(Launcher):
                 "distributed.scheduler.default-task-durations": durations | {PREFIX: DURATION}
             }
             await client.run_on_scheduler(dask.config.set, setting)
-            # An adaptive cluster may have no node before there is something to do.
-            await client.submit(int, pure=False, key=f"start-{secrets.token_hex(8)}")
+            scheduler: Any = client.scheduler
+            if not (await scheduler.identity())["workers"]:
+                # An adaptive cluster has no node before there is something to do.
+                await client.submit(int, pure=False, key=f"start-{secrets.token_hex(8)}")
             engine = self._engine
             errand = Errand(identity=engine.identity, config=portable(engine), key=engine.codec.key)
             self._errand = await client.scatter(errand, broadcast=True, hash=False)
