@@ -69,12 +69,12 @@ def configuration(where: Backend | None, backend: Backend | None) -> OmniQConfig
     raise ConfigError("config", given, allowed)
 
 
-def make_engine(config: OmniQConfig) -> Engine:
-    """The inside of a client, not yet open."""
+def make_engine(config: OmniQConfig, key: bytes | None = None) -> Engine:
+    """The inside of a client, not yet open. The project's key is looked up unless given."""
     apply_logging(config)
     settings = config.settings
     codec = Codec(
-        project_key(settings.project_name),
+        project_key(settings.project_name) if key is None else key,
         strict=settings.strict,
         allow=settings.allowed_functions,
     )
