@@ -3,11 +3,12 @@
 import asyncio
 import json
 import re
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -20,6 +21,7 @@ from omniq_nb.config import OmniQConfig, StorageBackendConfig
 from omniq_nb.config.options import PostgresOptions
 from omniq_nb.errors import StoreError, StoreUnavailable, StoreVersionError
 from omniq_nb.models.task import Settle, State
+from omniq_nb.portal import LoopThread
 from omniq_nb.storage.base import Query, Stores
 from omniq_nb.storage.factory import StorageBackendFactory
 from omniq_nb.storage.sql.postgres_connections import channel, connect, libpq_url
@@ -95,6 +97,51 @@ def works(url: str) -> None:
         oq.workers.start(1)
         assert oq.submit(len, "abc").result(timeout=60) == 3
         assert oq.sql("select state from tasks")["state"].tolist() == ["succeeded"]
+
+
+class TlsDoor:
+    """An encrypted door to a server that was built without TLS, as the one for tests is."""
+
+    def __init__(self, target: int, certificate: Path, key: Path) -> None:
+        self._target = target
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._loop = LoopThread()
+        self.encrypted = 0
+
+    def __enter__(self) -> "TlsDoor":
+        self._server = self._loop.call(asyncio.start_server(self._let_in, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._loop.call(self._close())
+
+    async def _close(self) -> None:
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loop.loop.call_soon(self._loop.loop.stop)
+
+    async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readexactly(8)  # the request for TLS
+            writer.write(b"S")
+            await writer.start_tls(self._context)
+            self.encrypted += 1
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            await asyncio.gather(
+                self._pass_on(reader, inner_writer), self._pass_on(inner_reader, writer)
+            )
+        writer.close()
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            sink.write(data)
+            await sink.drain()
+        sink.close()
 
 
 # ---------------------------------------------------------------- where it is
@@ -190,6 +237,36 @@ class TestPlaces:
                 await asyncio.gather(*[queue.add([task(f"t{i}")]) for i in range(40)])
                 assert await queue.counts() == {("default", State.QUEUED): 40}
             assert proxy.accepted == 2
+
+    def test_of_several_servers_one_that_takes_writes_is_used(
+        self, servers: Servers, server: Server, url: str
+    ) -> None:
+        """The first one takes none, as a standby does."""
+        standby = servers.another("postgres")
+        standby.settings = {**standby.settings, "default_transaction_read_only": "on"}
+        with standby:
+            works(url.replace("127.0.0.1:", f"127.0.0.1:{standby.port},127.0.0.1:"))
+
+    def test_encrypted_and_the_certificate_is_checked(
+        self, server: Server, url: str, tmp_path: Path
+    ) -> None:
+        """The driver, and the one that reads into Arrow."""
+        for name in ("server", "another"):
+            subprocess.run(
+                [
+                    *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+                    *("-subj", "/CN=omniq", "-addext", "subjectAltName=IP:127.0.0.1"),
+                    *("-keyout", tmp_path / f"{name}.key", "-out", tmp_path / f"{name}.pem"),
+                ],
+                check=True,
+                capture_output=True,
+            )
+        with TlsDoor(server.port, tmp_path / "server.pem", tmp_path / "server.key") as door:
+            url = url.replace(f":{server.port}/", f":{door.port}/") + "&sslmode=verify-full"
+            works(f"{url}&sslrootcert={tmp_path}/server.pem")
+            assert door.encrypted > 1
+            with pytest.raises(StoreUnavailable, match=r"not trusted.*sslrootcert"):
+                OmniQ(f"{url}&sslrootcert={tmp_path}/another.pem")
 
     def test_the_driver_may_be_missing(self) -> None:
         code = (
