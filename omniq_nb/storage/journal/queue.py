@@ -156,6 +156,7 @@ class JournalTaskQueue(TaskQueue):
 
     def __init__(self, log: Log) -> None:
         self.immediate = log.immediate  # type: ignore[misc]
+        self.rest = log.rest
         self._replica = Replica(log, QueueFold)
 
     async def open(self) -> None:
@@ -184,6 +185,7 @@ class JournalTaskQueue(TaskQueue):
         due = await self._replica.read(
             lambda fold: fold.machine.next_due(queues),
             enough=lambda known: known is not None and known <= now,
+            idle=True,
         )
         if due is None or due > now or limit < 1:
             return []
@@ -251,10 +253,10 @@ class JournalTaskQueue(TaskQueue):
         """See `TaskQueue`."""
         if beat is not None:
             command = Beat(worker=copy(beat))
-            await self._replica.publish(command, durable=False, take=lambda outcome, _: outcome)
-        return await self._replica.read(
-            lambda fold: [copy(info) for info in fold.machine.workers.values()]
-        )
+            return await self._replica.publish(
+                command, durable=False, take=lambda _, fold: _workers(fold)
+            )
+        return await self._replica.read(_workers)
 
     async def scan(self, query: Query) -> Scan:
         """See `TaskQueue`."""
@@ -342,6 +344,10 @@ class JournalTaskQueue(TaskQueue):
 
 def _is_big(call: bytes) -> bool:
     return len(call) > BLOB or call.startswith(_REFERENCE)
+
+
+def _workers(fold: QueueFold) -> list[WorkerInfo]:
+    return [copy(info) for info in fold.machine.workers.values()]
 
 
 def _as_bools(outcome: list[bool], _: QueueFold) -> list[bool]:
