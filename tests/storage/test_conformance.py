@@ -84,7 +84,7 @@ CONFIGURATIONS = {
     "google": in_bucket("google", "Gcs", eldest=True),
     "bucket-with-faults": Configuration(
         "omniq_nb.testing.clouds:faulty_place",
-        lambda path, _: (0.03, len(str(path))),
+        lambda path, _: (0.01, len(str(path))),
         private="a bucket in memory belongs to its process",
     ),
     "memory": Configuration(
