@@ -426,7 +426,7 @@ class Worker:
     # ---------------------------------------------------------------- beating
 
     async def _beat_once(self) -> None:
-        await asyncio.sleep(BEAT)
+        await asyncio.sleep(BEAT if self._held else max(BEAT, self._stores.task_queue.rest))
         await self._extend()
         await self._beat()
         self._announce()

@@ -71,9 +71,13 @@ class Store(ABC):
     and from several at once, and then finish without ever suspending: the blocking face uses
     such a store in the caller's own thread and saves two thread switches. On a running loop
     they must not block it noticeably, immediate or not.
+
+    `rest` is not 0 where each request costs money: an idle worker then lets so many seconds pass
+    between two heartbeats.
     """
 
     immediate: ClassVar[bool]
+    rest: float = 0.0
 
     @abstractmethod
     async def open(self) -> None:

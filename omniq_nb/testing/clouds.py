@@ -105,6 +105,11 @@ class World:
         )
 
 
+def faulty_place(share: float, seed: int) -> BucketPlace:
+    """Give a client of a new bucket in memory, with faults."""
+    return World(Faults(share, seed)).place()
+
+
 class MemoryFilesystem:
     """What a driver must have, over a `World`."""
 

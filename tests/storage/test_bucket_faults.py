@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
 
 import pytest
 
@@ -12,11 +11,7 @@ from omniq_nb.models.task import Settle, State
 from omniq_nb.storage.base import Query
 from omniq_nb.storage.buckets import connection, log
 from omniq_nb.storage.journal import replica
-from omniq_nb.testing import (
-    EventStoreSuite,
-    Recipe,
-    ResultStoreSuite,
-)
+from omniq_nb.testing import Recipe
 from omniq_nb.testing.clouds import KINDS, Faults, World
 from omniq_nb.testing.comparison import compare_random_histories
 from omniq_nb.testing.samples import event, result, task
@@ -241,27 +236,3 @@ async def test_it_still_serves_results_and_events():
     assert "none" in (await place.promises())["exclusion"]
     await results.close()
     await events.close()
-
-
-# ---------------------------------------------------------------- the suites, with faults
-
-
-class Faulty:
-    @pytest.fixture
-    def new_recipe(self, quick) -> Callable[[], Recipe]:
-        seeds = itertools.count()
-        return lambda: Recipe(
-            "tests.storage.test_bucket_faults:faulty", (next(seeds),), "a bucket in memory"
-        )
-
-
-def faulty(seed):
-    return World(Faults(0.05, seed)).place()
-
-
-class TestResultStore(Faulty, ResultStoreSuite):
-    pass
-
-
-class TestEventStore(Faulty, EventStoreSuite):
-    pass

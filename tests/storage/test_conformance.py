@@ -79,10 +79,14 @@ CONFIGURATIONS = {
         ),
         eldest=True,
     ),
-    "moto": in_bucket("moto", "S3"),
     "seaweed": in_bucket("seaweed", "S3"),
     "azurite": in_bucket("azurite", "Azure"),
     "google": in_bucket("google", "Gcs", eldest=True),
+    "bucket-with-faults": Configuration(
+        "omniq_nb.testing.clouds:faulty_place",
+        lambda path, _: (0.01, len(str(path))),
+        private="a bucket in memory belongs to its process",
+    ),
     "memory": Configuration(
         MEMORY,
         lambda path, _: (),

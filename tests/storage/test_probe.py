@@ -99,7 +99,7 @@ class Broken(MemoryPlace):
 
 async def test_a_drivers_own_error_is_shown_without_the_password(monkeypatch):
     known = probing.Resolved("postgres", None, PostgresOptions(password="hunter2"), None)
-    monkeypatch.setattr(StorageBackendFactory, "resolve", lambda config, component: known)
+    monkeypatch.setattr(OmniQConfig, "resolve", lambda config, component: known)
     monkeypatch.setattr(StorageBackendFactory, "create_place", lambda where: Broken())
     for promise in await probe(OmniQConfig(task_queue_backend="memory://")):
         assert promise.problem == "RuntimeError: no route to postgresql://me:***@host/db"

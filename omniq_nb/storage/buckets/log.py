@@ -51,7 +51,8 @@ class BucketLog(StoredLog):
 
     immediate = False
     slow = False
-    poll = (0.05, 2.5)
+    poll = (0.05, 4.0)
+    rest = 5.0
 
     def __init__(self, connection: Connection, folder: str) -> None:
         self._connection = connection

@@ -104,11 +104,15 @@ class Log(ABC):
     poll : tuple of float, or None
         The shortest and the longest pause, in seconds, between two looks for an entry of
         another process. None: there is no other process, or its entries are heard of.
+    rest : float
+        Where each look costs money: seconds for which, once nothing has happened for a while,
+        what is known will do for workers and schedules that have nothing to do.
     """
 
     immediate: ClassVar[bool]
     slow: bool
     poll: tuple[float, float] | None
+    rest: float = 0.0
 
     @abstractmethod
     async def open(self) -> None:

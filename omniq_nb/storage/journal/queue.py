@@ -184,6 +184,7 @@ class JournalTaskQueue(TaskQueue):
 
     def __init__(self, log: Log) -> None:
         self.immediate = log.immediate  # type: ignore[misc]
+        self.rest = log.rest
         self._replica = Replica(log, QueueFold)
         # Bundles of a log that keeps nothing, and when each was put.
         self._bundles: dict[str, tuple[bytes, float]] = {}
@@ -214,6 +215,7 @@ class JournalTaskQueue(TaskQueue):
         due = await self._replica.read(
             lambda fold: fold.machine.next_due(queues),
             enough=lambda known: known is not None and known <= now,
+            idle=True,
         )
         if due is None or due > now or limit < 1:
             return []
@@ -306,14 +308,12 @@ class JournalTaskQueue(TaskQueue):
 
     async def workers(self, beat: WorkerInfo | None = None) -> list[WorkerInfo]:
         """See `TaskQueue`."""
-
-        def known(fold: QueueFold) -> list[WorkerInfo]:
-            return [copy(info) for info in fold.machine.workers.values()]
-
-        if beat is None:
-            return await self._replica.read(known)
-        command = Beat(worker=copy(beat))
-        return await self._replica.publish(command, durable=False, take=lambda _, fold: known(fold))
+        if beat is not None:
+            command = Beat(worker=copy(beat))
+            return await self._replica.publish(
+                command, durable=False, take=lambda _, fold: _workers(fold)
+            )
+        return await self._replica.read(_workers)
 
     async def scan(self, query: Query) -> Scan:
         """See `TaskQueue`."""
@@ -410,6 +410,10 @@ class JournalTaskQueue(TaskQueue):
 
 def _is_big(call: bytes) -> bool:
     return len(call) > BLOB or call.startswith(_REFERENCE)
+
+
+def _workers(fold: QueueFold) -> list[WorkerInfo]:
+    return [copy(info) for info in fold.machine.workers.values()]
 
 
 def _as_bools(outcome: list[bool], _: QueueFold) -> list[bool]:

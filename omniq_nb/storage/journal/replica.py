@@ -51,6 +51,9 @@ LOG = logging.getLogger(__name__)
 BIG = 64 * 1024
 """Bytes to encode or fold that are worth a thread switch on an event loop."""
 
+QUIET = 10.0
+"""Seconds without a new fact after which it is quiet: see `Log.rest`."""
+
 CHECKPOINT_ENTRIES = 1000
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """A checkpoint is due after so much log, or more if the state is large: its cost is shared."""
@@ -168,6 +171,7 @@ class Replica(Generic[F]):
         self._lock = threading.Lock()
         self._async_lock = asyncio.Lock()
         self._waiting: list[_Request] = []
+        self._asked_at = self._changed_at = time.monotonic()
         self._batch: _Batch | None = None
         self._nonce = secrets.token_bytes(8)
         self._written = 0
@@ -249,13 +253,17 @@ class Replica(Generic[F]):
         look: Callable[[F], T],
         slow: bool = False,
         enough: Callable[[T], bool] | None = None,
+        idle: bool = False,
     ) -> T:
         """Fold what is new, then look at the state: copy what shall outlast the look.
 
-        If what is known without asking the log for news is `enough`, it is not asked.
+        If what is known without asking the log for news is `enough`, it is not asked; nor if
+        whoever asks is `idle`, and it is quiet, and the log was asked not long ago.
         """
 
         async def job() -> T:
+            if idle and self._fold is not None and self._may_rest():
+                return look(self._fold)
             if enough is not None:
                 fold = await self._known()
                 if fold is not None and enough(known := look(fold)):
@@ -283,6 +291,8 @@ class Replica(Generic[F]):
                     return
                 if self.log.poll:
                     shortest, longest = self.log.poll
+                    if self.log.rest:
+                        idle = max(idle, time.monotonic() - self._changed_at) * 6
                     left = min(left, max(shortest, min(idle / 16, longest)))
                 try:
                     async with asyncio.timeout(left):
@@ -351,7 +361,14 @@ class Replica(Generic[F]):
     async def _size_of_next(self) -> int:
         """How many bytes another process wrote next, as a hint; 0: none."""
         with _store_errors():
-            return await self.log.size(self._next) or 0 if self._open else 0
+            size = await self.log.size(self._next) or 0 if self._open else 0
+        if not size:
+            self._asked_at = time.monotonic()
+        return size
+
+    def _may_rest(self) -> bool:
+        now = time.monotonic()
+        return now - self._changed_at > QUIET and now - self._asked_at < self.log.rest
 
     # ---------------------------------------------------------------- with the lock held
 
@@ -422,6 +439,7 @@ class Replica(Generic[F]):
                 self._fold = None
                 continue
             self._apply_all(entries)
+            self._asked_at = time.monotonic()
             assert self._fold is not None
             return self._fold
 
@@ -465,6 +483,8 @@ class Replica(Generic[F]):
             if mine and batch is not None:
                 self._batch = None
                 batch.finish()
+        if entry.durable:
+            self._changed_at = time.monotonic()
         if entry.durable or not mine:
             self.bell.ring()
 
