@@ -69,6 +69,7 @@ async def test_connect_start_watch_ask_restart_and_find_it_again(notebook, page,
     await page.keyboard.type("sqlite")
     await focus(page, "URL")
     await page.keyboard.type("sqlite:///journey.db")
+    await expect(panel.get_by_label("URL", exact=True).first).to_have_value("sqlite:///journey.db")
     await focus(page, "Test connection")
     await press(page, "Enter")
     await expect(panel.get_by_text("4 of 4 components work")).to_be_visible(timeout=CELL)
