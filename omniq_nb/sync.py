@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, 
 
 from omniq_nb.config import OmniQConfig
 from omniq_nb.config.builder import ConfigBuilder
+from omniq_nb.core.checking import Check
 from omniq_nb.core.client import CLIENT_STAYS, AsyncOmniQ, AsyncTable, Backend
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.function import DecoratedFunction, P, R
@@ -720,6 +721,19 @@ class OmniQ(Shown):
         __tracebackhide__ = True
         twin = self._caller.stores(self._async.map(function, *columns, name=name, **axes))
         return Batch(self._caller, twin)
+
+    def check(self, function: Callable[..., object], /, *args: object, **kwargs: object) -> Check:
+        """Look at a call without submitting it: what travels, and what would not work.
+
+        Parameters
+        ----------
+        function : callable
+            Decorated or not.
+        *args, **kwargs
+            What it would be called with.
+        """
+        __tracebackhide__ = True
+        return self._caller.loop.call(self._async.check(function, *args, **kwargs))
 
     def ship(self, *modules: ModuleType) -> None:
         """Have modules of your own travel with the tasks that need them.

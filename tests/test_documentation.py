@@ -1,6 +1,7 @@
 """What the documentation shows works as it stands there."""
 
 import doctest
+import os
 import pkgutil
 import re
 import subprocess
@@ -27,7 +28,13 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, script],
+        cwd=tmp_path,
+        # Dask leaves an empty folder there.
+        env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

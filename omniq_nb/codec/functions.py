@@ -18,7 +18,9 @@ from omniq_nb.codec.pickles import Beside, dump, load
 from omniq_nb.codec.shipping import is_shipped
 from omniq_nb.errors import PayloadError, PayloadRefused
 
-_BY_REFERENCE, _BY_VALUE, _IN_BUNDLES = b"r", b"v", b"b"
+_BY_REFERENCE, _BY_VALUE, _IN_BUNDLES = b"r", b"p", b"b"
+_BY_VALUE_OF_ANY = b"v"  # as earlier releases packed it: without the version of Python
+_PYTHON = bytes(sys.version_info[:2])
 
 Function = Callable[..., object]
 
@@ -83,7 +85,7 @@ def pack_function(
     if reference is not None:
         return _BY_REFERENCE + reference.encode()
     if share is None:
-        return _BY_VALUE + _by_value(function, None)
+        return _BY_VALUE + _PYTHON + _by_value(function, None)
     arrays: list[PickleBuffer] = []
 
     def beside(buffer: PickleBuffer) -> bool:
@@ -94,15 +96,15 @@ def pack_function(
 
     data = _by_value(function, beside)
     if not arrays and len(data) <= BIG:
-        return _BY_VALUE + data
+        return _BY_VALUE + _PYTHON + data
     names = tuple(share(array.raw()) for array in arrays)
     parts = _InBundles(b"", share(data), names) if len(data) > BIG else _InBundles(data, "", names)
-    return _IN_BUNDLES + msgspec.msgpack.encode(parts)
+    return _IN_BUNDLES + _PYTHON + msgspec.msgpack.encode(parts)
 
 
 def bundles_of_function(packed: bytes) -> tuple[str, ...]:
     """The names of the bundles that a packed function needs."""
-    return _in_bundles.decode(packed[1:]).names if packed[:1] == _IN_BUNDLES else ()
+    return _in_bundles.decode(packed[3:]).names if packed[:1] == _IN_BUNDLES else ()
 
 
 def unpack_function(
@@ -126,11 +128,14 @@ def unpack_function(
     PayloadError
         It cannot be imported here.
     """
-    if packed[:1] in (_BY_VALUE, _IN_BUNDLES):
+    if packed[:1] in (_BY_VALUE, _IN_BUNDLES, _BY_VALUE_OF_ANY):
         if strict:
             _check_allowed(None, allow)
-        if packed[:1] == _BY_VALUE:
+        if packed[:1] == _BY_VALUE_OF_ANY:
             return cast(Function, _load(packed[1:]))
+        _check_python(packed[1:3])
+        if packed[:1] == _BY_VALUE:
+            return cast(Function, _load(packed[3:]))
         return cast(Function, _loaded.get(packed) or _load_bundles(packed, fetch))
     reference = packed[1:].decode()
     if strict:
@@ -154,8 +159,18 @@ def unpack_function(
     return function
 
 
+def _check_python(packed_by: bytes) -> None:
+    if packed_by != _PYTHON:
+        theirs, ours = (".".join(map(str, version)) for version in (packed_by, _PYTHON))
+        raise PayloadError(
+            f"the function travelled by value from Python {theirs}, and this worker runs Python "
+            f"{ours}: code of the one does not run in the other. Start workers with Python "
+            f"{theirs}, or move the function to a module that is installed on both sides"
+        )
+
+
 def _load_bundles(packed: bytes, fetch: Callable[[str], memoryview]) -> object:
-    parts = _in_bundles.decode(packed[1:])
+    parts = _in_bundles.decode(packed[3:])
     # The function may change its arrays, as it could where it was made.
     arrays = [bytearray(fetch(name)) for name in parts.arrays]
     data = bytes(fetch(parts.whole)) if parts.whole else parts.pickle
@@ -173,6 +188,11 @@ class _Packed(NamedTuple):
     data: bytes
 
 
+def _called(function: Function) -> str:
+    name = getattr(function, "__qualname__", None)
+    return name.rpartition("<locals>.")[2] if isinstance(name, str) else "the function"
+
+
 _packed: "WeakKeyDictionary[FunctionType, _Packed]" = WeakKeyDictionary()
 
 _CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -184,7 +204,7 @@ def _by_value(function: Function, beside: Beside | None) -> bytes:
     Pickling it anew for each of a thousand calls would take longer than all the rest.
     """
     if type(function) is not FunctionType:
-        return dump(function, "the function", beside=beside)
+        return dump(function, _called(function), beside=beside)
     known = _packed.get(function)
     code = function.__code__
     names = known.names if known is not None and known.parts[0] is code else _names(code)
@@ -199,7 +219,7 @@ def _by_value(function: Function, beside: Beside | None) -> bytes:
         and all(map(is_, parts, known.parts))
     ):
         return known.data
-    data = dump(function, "the function", beside=beside)
+    data = dump(function, _called(function), beside=beside)
     if parts is not None:
         _packed[function] = _Packed(names, parts, modules, data)
     return data
@@ -232,6 +252,11 @@ def _names(code: CodeType) -> tuple[str, ...]:
     """The names that a function may look up as variables, in the functions within it too."""
     inner = (name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part))
     return (*code.co_names, *inner)
+
+
+def travels_by_name(value: object) -> bool:
+    """Whether a function or class is imported where it arrives."""
+    return _reference(cast(Function, value)) is not None
 
 
 def _reference(function: Function) -> str | None:

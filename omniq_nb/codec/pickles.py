@@ -3,19 +3,19 @@
 import io
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pickle import PickleBuffer
-from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import cloudpickle
 
+from omniq_nb.codec.captured import ARROW, parts
 from omniq_nb.errors import NotSerializable, OmniQError, PayloadError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_DEPTH = 4
+_DEPTH = 6
 _PROTOCOL = 5
 
 Reducer = Callable[[Any], Any]
@@ -47,7 +47,7 @@ def _pickled(value: object, beside: Beside | None = None) -> bytes:
 def dump(
     value: object,
     what: str,
-    parts: Iterable[tuple[str, object]] = (),
+    names: Iterable[tuple[str, object]] = (),
     beside: Beside | None = None,
 ) -> bytes:
     """The value as a pickle.
@@ -58,7 +58,7 @@ def dump(
         Anything that can be pickled.
     what : str
         What to call it, should it fail.
-    parts : iterable of (str, object)
+    names : iterable of (str, object)
         What to call its parts, if they have names of their own.
     beside : callable, optional
         Is given the data of each array, in order. What it answers False to is not in the pickle:
@@ -75,7 +75,7 @@ def dump(
         raise  # one of ours says why it stays
     except Exception as error:  # pickling runs the values' own code, which may raise anything
         place, culprit = what, value
-        for name, part in parts:
+        for name, part in names:
             if not _travels(part):
                 place, culprit = _culprit(part, name)
                 break
@@ -161,6 +161,12 @@ def load(data: bytes, beside: Sequence[bytes | bytearray] = ()) -> object:
     try:
         return cloudpickle.loads(data, buffers=beside)
     except Exception as error:  # unpickling runs the values' own code, which may raise anything
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            raise PayloadError(
+                f"the module {error.name!r} is needed here and cannot be imported: install its "
+                f"package where this runs; or, if it is a module of your own, have it travel "
+                f"with oq.ship({error.name.partition('.')[0]})"
+            ) from error
         raise PayloadError(
             f"a pickled value cannot be opened here: {type(error).__name__}: {error}. "
             f"The packages must be installed, in the same versions, where it is opened"
@@ -170,9 +176,9 @@ def load(data: bytes, beside: Sequence[bytes | bytearray] = ()) -> object:
 def _culprit(value: object, what: str, depth: int = 0) -> tuple[str, object]:
     """The innermost part that cannot be pickled, and where it is."""
     if depth < _DEPTH:
-        for name, part in _parts(value):
+        for name, part in parts(value):
             if not _travels(part):
-                return _culprit(part, f"{name} of {what}", depth + 1)
+                return _culprit(part, what + ARROW + name, depth + 1)
     return what, value
 
 
@@ -182,20 +188,3 @@ def _travels(value: object) -> bool:
     except Exception:  # again: anything
         return False
     return True
-
-
-def _parts(value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        yield from ((f"{key!r}", part) for key, part in value.items())
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield from ((f"item {number}", part) for number, part in enumerate(value))
-    elif isinstance(value, FunctionType):
-        code, variables = value.__code__, value.__globals__
-        for name in code.co_names:
-            if name in variables:
-                yield f"the variable {name!r}", variables[name]
-        for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
-            if cell != CellType():  # else it has no value yet
-                yield f"the variable {name!r}", cell.cell_contents
-    elif isinstance(attributes := getattr(value, "__dict__", None), dict):
-        yield from ((f"the attribute {name!r}", part) for name, part in attributes.items())

@@ -14,6 +14,7 @@ from omniq_nb.codec import Bundles, Codec, project_key
 from omniq_nb.codec.shipping import ship
 from omniq_nb.config import OmniQConfig, StorageBackendConfig
 from omniq_nb.config.logging import apply_logging
+from omniq_nb.core.checking import Check, check
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.function import AsyncTaskFunction, P, R, options_of
 from omniq_nb.core.handle import AsyncBatch, AsyncHandle, as_completed, gather
@@ -288,6 +289,27 @@ class AsyncOmniQ:
             tasks, revive=name is not None, origin=come_from, bundles=bundles
         )
         return AsyncBatch(self._engine, batch, [task.id for task in tasks])
+
+    async def check(
+        self, function: Callable[..., object], /, *args: object, **kwargs: object
+    ) -> Check:
+        """Look at a call without submitting it: what travels, and what would not work.
+
+        Parameters
+        ----------
+        function : callable
+            Decorated or not.
+        *args, **kwargs
+            What it would be called with.
+
+        Returns
+        -------
+        Check
+            True if nothing is wrong. It says how large each thing is that travels, what cannot,
+            and what the workers of its queue lack: their version of Python, and packages.
+        """
+        options = options_of(function, self._engine.defaults)
+        return await check(self._engine, function, args, kwargs, options)
 
     def ship(self, *modules: ModuleType) -> None:
         """Have modules of your own travel with the tasks that need them.

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import math
 import os
+import platform
 import random
 import secrets
 import socket
@@ -126,6 +127,8 @@ class Worker:
             pid=os.getpid(),
             started_at=time.time(),
             log=log,
+            python=platform.python_version(),
+            environment=engine.tell_environment(),
         )
 
     @property
@@ -483,7 +486,7 @@ class Worker:
         )
 
     def _emit_own(self, type: EventType) -> None:
-        environment = {"environment": self._engine.tell_environment()}
+        environment = {"environment": self.info.environment}
         self._engine.events.emit(
             [
                 Event(

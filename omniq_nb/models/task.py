@@ -229,6 +229,8 @@ class WorkerInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
         Tasks under way, and attempts that ended so, since it started.
     log : str
         The file on its host that it writes to; empty if there is none.
+    python, environment : str
+        The version of Python that it runs, and the hash of its environment, as events have it.
     """
 
     id: str
@@ -244,3 +246,5 @@ class WorkerInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     succeeded: int = 0
     failed: int = 0
     log: str = ""
+    python: str = ""
+    environment: str = ""

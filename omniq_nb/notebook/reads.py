@@ -1,20 +1,22 @@
-"""Which variables code reads: of a cell, and of a function.
+"""Which variables a cell's code reads.
 
 The compiler resolves the scopes; only the order of a cell's statements is followed here, since
 what a cell surely sets before it reads it need not come from anywhere.
 
-Not here: what becomes of these names (`omniq_nb.notebook.travel`).
+Not here: what functions read (`omniq_nb.codec.captured`), and what becomes of these names
+(`omniq_nb.notebook.travel`).
 """
 
 import ast
 import dis
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from types import CodeType, FunctionType
+from types import CodeType
 from typing import cast
 
+from omniq_nb.codec.captured import LOADS, names_loaded, of_any_module
+
 _INLINE = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
-_LOADS = frozenset({"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS", "DELETE_NAME"})
 
 Bound = frozenset[str] | None
 """Names that are surely set; None where the code never gets to."""
@@ -38,11 +40,6 @@ def names_read(tree: ast.Module) -> set[str]:
     end = reading.block(tree.body, frozenset())
     # A function's body is run later, when the cell may have set what it needs.
     return reading.now | (reading.later - (end or frozenset()))
-
-
-def globals_read(function: FunctionType) -> set[str]:
-    """The global names that a function and the functions within it may read."""
-    return set(_loads(function.__code__))
 
 
 class _Reading:
@@ -123,22 +120,22 @@ class _Reading:
 
     def _code(self, code: CodeType, bound: Bound) -> Bound:
         for step in dis.get_instructions(code):
-            if step.opname in _LOADS:
+            if step.opname in LOADS:
                 self._read(str(step.argval), bound)
             elif step.opname == "STORE_NAME":
                 bound = _with(bound, [str(step.argval)])
             elif isinstance(part := step.argval, CodeType):
                 if part.co_name in _INLINE:
-                    for name in _loads(part):
+                    for name in names_loaded(part):
                         self._read(name, bound)
                 elif not part.co_flags & inspect.CO_OPTIMIZED:
                     self._code(part, bound)  # a class
                 else:
-                    self.later.update(_loads(part))
+                    self.later.update(names_loaded(part))
         return bound
 
     def _read(self, name: str, bound: Bound) -> None:
-        if bound is not None and name not in bound and not _of_any_module(name):
+        if bound is not None and name not in bound and not of_any_module(name):
             self.now.add(name)
 
 
@@ -146,20 +143,6 @@ def _compiled(node: ast.stmt) -> CodeType:
     tree = ast.fix_missing_locations(ast.Module([node], []))
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     return cast(CodeType, compile(tree, "<cell>", "exec", flags, dont_inherit=True))
-
-
-def _loads(code: CodeType) -> Iterator[str]:
-    for step in dis.get_instructions(code):
-        if step.opname in _LOADS and not _of_any_module(step.argval):
-            yield step.argval
-    for part in code.co_consts:
-        if isinstance(part, CodeType):
-            yield from _loads(part)
-
-
-def _of_any_module(name: str) -> bool:
-    """Whether it is a name like `__name__`, which every module and class has for itself."""
-    return name.startswith("__") and name.endswith("__")
 
 
 def _either(*ends: Bound) -> Bound:

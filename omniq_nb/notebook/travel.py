@@ -9,14 +9,14 @@ Not here: which names code reads (`omniq_nb.notebook.reads`), and running it
 
 import ast
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
-from types import FunctionType, ModuleType
+from types import FunctionType
 
 from omniq_nb.codec import type_name
+from omniq_nb.codec.captured import globals_read, unwrapped
 from omniq_nb.codec.pickles import weigh
 from omniq_nb.errors import ConfigError, NotSerializable
 from omniq_nb.notebook.cellrun import Luggage, compiled
-from omniq_nb.notebook.reads import globals_read, names_read
+from omniq_nb.notebook.reads import names_read
 
 LIMIT = 10_000_000
 """Bytes of a variable that travel without being asked for."""
@@ -121,19 +121,10 @@ def _needed(read: Collection[str], names: Mapping[str, object]) -> dict[str, str
 
 def _read_by(value: object, names: Mapping[str, object]) -> Iterable[str]:
     """What a function of the notebook reads, below decorators of ours and of functools."""
-    while not isinstance(value, FunctionType):
-        inner = value.func if isinstance(value, partial) else _wrapped(value)
-        if inner is None:
-            return ()
-        value = inner
-    return globals_read(value) if value.__globals__ is names else ()
-
-
-def _wrapped(value: object) -> object:
-    # Not of modules and classes, whose attributes may be anything.
-    if isinstance(value, ModuleType | type):
-        return None
-    return getattr(value, "__dict__", {}).get("__wrapped__")
+    function = unwrapped(value)
+    if function is None or function.__globals__ is not names:
+        return ()
+    return globals_read(function)
 
 
 def _called(name: str, value: object, user: str) -> str:

@@ -1,35 +1,37 @@
 """Workers inside a real Dask cluster, whose nodes are really killed."""
 
 import os
+import shutil
 import signal
 import time
 
+import cloudpickle
 import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from omniq_nb import OmniQ
+from omniq_nb import OmniQ, errors
 from tests.core import work
 from tests.waiting import until
 
-SECRET = "correct horse battery staple"
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """Where nodes write to."""
+    with dask.config.set({"temporary-directory": str(tmp_path_factory.mktemp("dask"))}):
+        yield
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp("dask"))
-    # Nobody shall have to wait for the leases of the killed.
-    preload = "import omniq_nb.core.worker; omniq_nb.core.worker.LEASE = 5.0"
-    with (
-        dask.config.set({"temporary-directory": folder}),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=2,
-            dashboard_address=None,
-            silence_logs=50,
-            preload=preload,
-        ) as cluster,
-    ):
+def cluster(scratch):
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=2,
+        dashboard_address=None,
+        silence_logs=50,
+        # Nobody shall have to wait for the leases of the killed.
+        preload="import omniq_nb.core.worker; omniq_nb.core.worker.LEASE = 5.0",
+    ) as cluster:
         yield cluster
 
 
@@ -87,3 +89,56 @@ def test_workers_of_a_killed_node_are_replaced_and_no_task_is_lost(oq, cluster):
     )
     until(lambda: len(start(oq, cluster, 2)) == 2, "there are two again")
     assert sweep.results(timeout=90) == list(range(40))
+
+
+def test_an_adaptive_cluster_grows_for_the_workers_and_shrinks_after_them(tmp_path, scratch):
+    with (
+        LocalCluster(
+            n_workers=0, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        OmniQ(f"sqlite:///{tmp_path}/tasks.db") as oq,
+    ):
+        cluster.adapt(minimum=0, maximum=2, interval="100ms", wait_count=5)
+        infos = start(oq, cluster, 2, idle_timeout=3)
+        until(lambda: len(start(oq, cluster, 2, idle_timeout=3)) == 2, "each has a node")
+        assert len({info.pid for info in start(oq, cluster, 2, idle_timeout=3)}) == 2
+        assert infos
+        assert oq.map(work.add, range(10), range(10)).results(timeout=60) == list(range(0, 20, 2))
+        until(lambda: not cluster.workers, "the nodes are gone")
+        assert {info.state for info in oq.workers.list()} == {"stopped"}
+
+
+def test_the_scheduler_keeps_no_secret(oq, cluster):
+    start(oq, cluster, 1)
+    scheduler = cluster.scheduler
+    jobs = [task for key, task in scheduler.tasks.items() if str(key).startswith("omniq-")]
+    assert jobs
+    known = cloudpickle.dumps([[task.run_spec for task in jobs], scheduler.task_metadata])
+    key = oq._async._engine.codec.key
+    assert b"omniq" in known
+    assert key not in known
+    assert repr(key).encode() not in known
+
+
+def test_what_keeps_a_worker_from_starting_is_told(tmp_path, cluster):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    with OmniQ(f"sqlite:///{folder}/tasks.db") as oq:
+        shutil.rmtree(folder)
+        folder.touch()
+        with pytest.raises(errors.WorkerLost, match="could not start: StoreUnavailable"):
+            start(oq, cluster, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [({}, "address"), ({"client": "tcp://x"}, "client"), ({"adress": 1}, "adress")],
+)
+def test_which_cluster_must_be_said(words, key):
+    with OmniQ("memory://") as oq, pytest.raises(errors.ConfigError, match=f"^{key}: got"):
+        oq.workers.start(1, kind="dask", **words)
+
+
+def test_stores_that_only_this_process_has_are_refused(cluster):
+    with OmniQ("memory://") as oq, pytest.raises(errors.ConfigError, match="for dask workers"):
+        start(oq, cluster, 1)

@@ -1,11 +1,14 @@
 """Launchers of other packages, found by their entry point."""
 
+import re
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from omniq_nb import OmniQ, errors
+from tests.waiting import until
 
 ENGINE = '''
 from omniq_nb.core.launch.base import Launcher, refuse_options
@@ -42,18 +45,47 @@ class ClusterLauncher(Launcher):
 
 
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
-    """Install a package that adds the kind `cluster`; what its launcher is asked."""
-    (tmp_path / "their_package.py").write_text(ENGINE)
-    metadata = tmp_path / "their_package-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their_package\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[omniq_nb.launchers]\ncluster = their_package:ClusterLauncher\n"
+def install(tmp_path, monkeypatch):
+    """Install a package that adds a kind of workers."""
+
+    def install(kind, launcher, code):
+        (tmp_path / "their_package.py").write_text(code)
+        metadata = tmp_path / "their_package-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: their_package\nVersion: 1.0\n"
+        )
+        (metadata / "entry_points.txt").write_text(
+            f"[omniq_nb.launchers]\n{kind} = their_package:{launcher}\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "their_package", raising=False)
+        return import_module("their_package")
+
+    return install
+
+
+@pytest.fixture
+def asked(install):
+    """What the launcher of an installed package is asked."""
+    return install("cluster", "ClusterLauncher", ENGINE).ClusterLauncher.ASKED
+
+
+def test_the_one_of_the_documentation_works(install, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "workers.md").read_text()
+    (code,) = re.findall(
+        r"^```python\n(import asyncio\n.*?class JobLauncher.*?)^```", page, re.M | re.S
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "their_package", raising=False)
-    return import_module("their_package").ClusterLauncher.ASKED
+    install("job", "JobLauncher", code)
+    file = str(tmp_path / "job.yaml")
+    with OmniQ(f"sqlite:///{tmp_path}/tasks.db") as oq:
+        two = oq.workers.start(2, kind="job", config_file=file)
+        assert {info.kind for info in two} == {"process"}
+        assert oq.submit(pow, 2, 10).result(timeout=60) == 1024
+        (one,) = oq.workers.start(1, kind="job", config_file=file)
+        assert one.id in {info.id for info in two}
+        oq.workers.stop(kind="job", timeout=60)
+        until(lambda: {info.state for info in oq.workers.list()} == {"stopped"}, "both have ended")
 
 
 def test_start_scale_and_stop_workers_like_ours(asked):

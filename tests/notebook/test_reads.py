@@ -5,7 +5,8 @@ import textwrap
 
 import pytest
 
-from omniq_nb.notebook.reads import globals_read, names_read
+from omniq_nb.codec.captured import globals_read
+from omniq_nb.notebook.reads import names_read
 
 
 @pytest.mark.parametrize(

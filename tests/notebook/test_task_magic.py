@@ -210,7 +210,7 @@ class TestComingBack:
 
     def test_what_cannot_come_back_fails_the_task(self, working):
         handle = working.run("%%task -o lock\nimport threading\nlock = threading.Lock()")
-        with pytest.raises(errors.NotSerializable, match="'lock' of the attribute 'variables'"):
+        with pytest.raises(errors.NotSerializable, match="attribute `variables` -> key 'lock'"):
             handle.result(PATIENCE)
 
     def test_they_are_found_again_by_another_client(self, nb, tmp_path):

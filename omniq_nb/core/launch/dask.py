@@ -20,7 +20,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import dask
@@ -58,6 +58,9 @@ LOOK = 0.5
 
 PAUSE = 0.05
 """Seconds between two such looks while somebody waits."""
+
+ARRIVING = 100
+"""How often is looked whether the scheduler knows a worker that it was sent."""
 
 DURATION = "1 day"
 """What the scheduler is told that a worker takes: so it wants a thread for each."""
@@ -175,15 +178,28 @@ class Board:
 
     async def launch(self, name: str, order: WorkerOrder, errand: Scattered) -> None:
         """Have the scheduler run a worker, whatever becomes of this client."""
-        await self.write(name, Job(order=order))
         future = self._client.submit(work, errand, name, order, key=key_of(name), pure=False)
         distributed.fire_and_forget(future)
+        # Described before the scheduler knows it, it would be taken for a lost one.
+        for _ in range(ARRIVING):
+            if (await self._states([name]))[name] or name in await self.jobs():
+                break
+            await asyncio.sleep(PAUSE)
+        if name not in await self.jobs():
+            await self.write(name, Job(order=order))
 
-    async def replace_the_lost(self, errand: Scattered) -> None:
+    async def replace_the_lost(self, scatter: Callable[[], Awaitable[Scattered]]) -> None:
         """Launch others in the place of those that neither live nor ended as they should.
 
         Whoever does it does the same: the other one's name is made of the lost one's.
+
+        Parameters
+        ----------
+        scatter : callable
+            Gives the nodes the errand. What is given is held no longer than needed: a node with
+            data is not idle.
         """
+        errand: Scattered | None = None
         jobs, dismissed = await self.jobs(), await self.dismissed()
         states = await self._states(jobs)
         for name, job in jobs.items():
@@ -192,6 +208,7 @@ class Board:
                 continue
             log.warning("the Dask worker %s is lost: another takes its place", name)
             first, _, number = name.partition(".")
+            errand = await scatter() if errand is None else errand
             await self.launch(f"{first}.{int(number or 0) + 1}", job.order, errand)
             await self.write(name, None)
 
@@ -203,7 +220,7 @@ class Board:
             if not states[name]:
                 await self.write(name, None)
 
-    async def _states(self, jobs: Mapping[str, Job]) -> dict[str, bool]:
+    async def _states(self, jobs: Iterable[str]) -> dict[str, bool]:
         keys = [key_of(name) for name in jobs]
         scheduler: Any = self._client.scheduler
         states = await scheduler.get_task_status(keys=keys)
@@ -247,7 +264,6 @@ class DaskLauncher(Launcher):
         self._address = address
         self._security = security
         self._client: distributed.Client | None = None
-        self._errand: Scattered | None = None
         self._tending: asyncio.Task[None] | None = None
 
     async def find(self) -> list[tuple[WorkerOrder, WorkerInfo]]:
@@ -259,7 +275,6 @@ class DaskLauncher(Launcher):
         """See `Launcher`. Those for which there is no thread yet are not among the answers."""
         check_shared(self._engine.config, self.kind)
         board = await self._board()
-        errand = await self._scattered()
         kept: list[str] = []
         async with board.locked():
             await board.forget_the_dead()
@@ -269,10 +284,12 @@ class DaskLauncher(Launcher):
                     kept.append(name)
                 elif job.order.queues == order.queues:
                     await board.dismiss(name, 1)
-            while len(kept) < n:
+            errand = await self._scattered() if len(kept) < n else None
+            while errand is not None and len(kept) < n:
                 name = f"{int(time.time() * 1000):011x}{secrets.token_hex(3)}"
                 await board.launch(name, order, errand)
                 kept.append(name)
+            del errand
         if self._tending is None:
             self._tending = asyncio.create_task(self._tend(board), name="omniq dask")
         return await self._started(board, kept)
@@ -326,22 +343,29 @@ class DaskLauncher(Launcher):
 
     async def _scattered(self) -> Scattered:
         """Give the nodes what workers must know."""
+        ends_at = time.monotonic() + STARTING
+        while True:
+            try:
+                return await self._scatter()
+            except OSError as error:  # the node that was there has gone meanwhile
+                if time.monotonic() > ends_at:
+                    raise WorkerLost(
+                        f"nodes of the Dask cluster go as they come: {error}"
+                    ) from None
+
+    async def _scatter(self) -> Scattered:
         client = self._client
         assert client is not None
-        if self._errand is None or self._errand.status != "finished":
-            durations = dask.config.get("distributed.scheduler.default-task-durations")
-            setting = {
-                "distributed.scheduler.default-task-durations": durations | {PREFIX: DURATION}
-            }
-            await client.run_on_scheduler(dask.config.set, setting)
-            scheduler: Any = client.scheduler
-            if not (await scheduler.identity())["workers"]:
-                # An adaptive cluster has no node before there is something to do.
-                await client.submit(int, pure=False, key=f"start-{secrets.token_hex(8)}")
-            engine = self._engine
-            errand = Errand(identity=engine.identity, config=portable(engine), key=engine.codec.key)
-            self._errand = await client.scatter(errand, broadcast=True, hash=False)
-        return self._errand
+        setting = {f"distributed.scheduler.default-task-durations.{PREFIX}": DURATION}
+        await client.run_on_scheduler(dask.config.set, setting)
+        scheduler: Any = client.scheduler
+        if not (await scheduler.identity())["workers"]:
+            # An adaptive cluster has no node before there is something to do.
+            await client.submit(int, pure=False, key=f"start-{secrets.token_hex(8)}")
+        engine = self._engine
+        errand = Errand(identity=engine.identity, config=portable(engine), key=engine.codec.key)
+        scattered: Scattered = await client.scatter(errand, broadcast=True, hash=False)
+        return scattered
 
     async def _started(self, board: Board, names: list[str]) -> list[WorkerInfo]:
         ends_at, count = time.monotonic() + STARTING, 0
@@ -377,7 +401,7 @@ class DaskLauncher(Launcher):
         while True:
             await asyncio.sleep(LOOK)
             with contextlib.suppress(OSError):  # the scheduler is away: the client reconnects
-                await board.replace_the_lost(await self._scattered())
+                await board.replace_the_lost(self._scattered)
 
 
 def key_of(name: str) -> str:
@@ -446,7 +470,6 @@ class _Node:
 
     async def _tend(self, client: distributed.Client, board: Board) -> None:
         """Heed who dismisses it, say that it is there, and replace lost siblings."""
-        errand: Scattered | None = None
         while True:
             with contextlib.suppress(OSError):  # the scheduler is away: the client reconnects
                 if self._info is not None:
@@ -455,9 +478,9 @@ class _Node:
                         job = Job(order=self._order, info=self._info, node=self._node.address)
                         await board.write(self._name, job)
                 self._heed((await board.dismissed()).get(self._name, 0))
-                if errand is None:
-                    errand = await client.scatter(self._errand, hash=False)
-                await board.replace_the_lost(errand)
+                await board.replace_the_lost(
+                    lambda: client.scatter(self._errand, broadcast=True, hash=False)
+                )
             if self._node.status is not Status.running:
                 self._heed(2)
             await asyncio.sleep(LOOK)
