@@ -98,7 +98,7 @@ class AsyncSchedules:
             )
             schedule.next_fire_at = next_fire(schedule, now)
             version = known.version if known else 0
-            if await self._store.put(schedule, version):
+            if await self._put(schedule, version):
                 schedule.version = version + 1
                 return schedule
         raise StoreError(f"schedule {id!r}: others change it all the time; try again")
@@ -148,9 +148,15 @@ class AsyncSchedules:
     async def _change(self, id: str, change: Callable[[Schedule], Schedule]) -> None:
         for _ in range(ATTEMPTS):
             schedule = await self.get(id)
-            if await self._store.put(change(schedule), schedule.version):
+            if await self._put(change(schedule), schedule.version):
                 return
         raise StoreError(f"schedule {id!r}: others change it all the time; try again")
+
+    async def _put(self, schedule: Schedule, version: int) -> bool:
+        """Store it, and let the ticker of this client look at once."""
+        stored = await self._store.put(schedule, version)
+        self._engine.schedules_changed.ring()
+        return stored
 
 
 def _paused(schedule: Schedule) -> Schedule:

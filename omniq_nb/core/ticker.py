@@ -2,11 +2,17 @@
 
 The task of a fire time has the id ``{schedule}@{fire time}``, which the queue accepts once;
 moving the schedule on is a compare-and-set. So each fire time enqueues exactly one task.
+
+A look at a local store costs next to nothing: there is one each second. A store on a server is
+asked less and less often while nothing is due soon, every five seconds in the end. What this
+client changes is seen at once, so only a schedule that another process made or changed may fire
+late by so much, and only the first time: from then on its fire time is known.
 """
 
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.scheduling import fired, task_for
@@ -14,8 +20,9 @@ from omniq_nb.errors import StoreError
 from omniq_nb.models.event import Event, EventType
 from omniq_nb.models.schedule import Schedule
 
-TICK = 1.0
-"""The longest pause between two looks at the schedules, seconds."""
+TICK_FIRST, TICK_LAST = 1.0, 5.0
+"""The longest pause between two looks at the schedules, seconds: at first, and after a while in
+which a store on a server knew of nothing to do."""
 
 AT_ONCE = 100
 """Schedules taken at once."""
@@ -35,10 +42,12 @@ class Ticker:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._ticking: asyncio.Task[None] | None = None
+        self._horizon = TICK_FIRST
 
     def start(self) -> None:
         """Begin to tick, if it does not yet."""
         if self._ticking is None:
+            self._horizon = TICK_FIRST
             self._ticking = asyncio.create_task(self._tick_forever(), name="omniq schedules")
 
     async def stop(self) -> None:
@@ -49,19 +58,25 @@ class Ticker:
             self._ticking = None
 
     async def _tick_forever(self) -> None:
-        while True:
-            pause = TICK
-            try:
-                pause = await self.tick()
-            except StoreError as error:
-                log.warning("schedules wait: %s", error)
-            await asyncio.sleep(pause)
+        with self._engine.schedules_changed.listen() as changed:
+            while True:
+                pause = TICK_FIRST
+                changed.clear()
+                try:
+                    pause = await self.tick()
+                except StoreError as error:
+                    log.warning("schedules wait: %s", error)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await changed.wait()
 
     async def tick(self) -> float:
         """Enqueue what is due. Seconds until the next look."""
         now = time.time()
-        soon = await self._engine.stores.schedule_storage.due(now + TICK, AT_ONCE)
-        coming = [now + TICK]
+        store = self._engine.stores.schedule_storage
+        soon = await store.due(now + self._horizon, AT_ONCE)
+        coming = [now + self._horizon]
+        self._horizon = TICK_FIRST if soon or store.immediate else min(2 * self._horizon, TICK_LAST)
         fired_all = False
         for schedule in soon:
             at = schedule.next_fire_at

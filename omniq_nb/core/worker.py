@@ -48,8 +48,9 @@ PREFETCH_LIMIT = 256
 HOARDING = 1.0
 """A task that runs this long makes its worker give back what it had claimed ahead."""
 
-IDLE = 5.0
-"""The longest wait for new tasks before asking again, seconds."""
+IDLE = 20.0
+"""The longest wait for new tasks before asking again, seconds. A store wakes who waits: this is
+for a wake-up that was lost on its way."""
 
 PAUSE = 0.02
 """Seconds between two looks at whether a worker that stops is done."""
@@ -244,7 +245,7 @@ class Worker:
             self._executor.submit(running)
             if len(running) < len(tasks):
                 await self._engine.report([task for task in tasks if task.state.final], since)
-        if not tasks:
+        if len(tasks) < room:  # no more is due
             await self._stores.task_queue.wait(self.info.queues, IDLE)
 
     # ---------------------------------------------------------------- finishing
@@ -278,6 +279,14 @@ class Worker:
             if self._held.get(outcome.task.id) is outcome.task:
                 del self._held[outcome.task.id]
         self._room.set()
+        # Events first: who was told that a task ended may ask for its history at once.
+        self._engine.events.emit(
+            chain.from_iterable(
+                self._events(outcome, settle)
+                for outcome, settle, applied in zip(outcomes, settles, settled, strict=True)
+                if applied
+            )
+        )
         self._engine.outcomes.publish(
             [
                 result
@@ -285,13 +294,6 @@ class Worker:
                 if applied and result is not None
             ],
             since,
-        )
-        self._engine.events.emit(
-            chain.from_iterable(
-                self._events(outcome, settle)
-                for outcome, settle, applied in zip(outcomes, settles, settled, strict=True)
-                if applied
-            )
         )
 
     async def _settle_surely(self, settles: list[Settle], results: list[Result]) -> list[bool]:
@@ -424,7 +426,7 @@ class Worker:
     # ---------------------------------------------------------------- beating
 
     async def _beat_once(self) -> None:
-        await asyncio.sleep(BEAT)
+        await asyncio.sleep(BEAT if self._held else max(BEAT, self._stores.task_queue.rest))
         await self._extend()
         await self._beat()
         self._announce()

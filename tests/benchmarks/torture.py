@@ -1,7 +1,9 @@
 """Background workers are killed and frozen at random, and their kernel is killed: what is lost?
 
-``python -m tests.benchmarks.torture [--tasks N]`` prints a table for each local store. A smaller
-one is in the suite: `tests/core/test_torture.py`.
+``python -m tests.benchmarks.torture [STORE ...] [--tasks N]`` prints what came of each store: of
+all of them, unless some are named. Servers are killed once, too, and started again; they are
+those of the tests, which keep what they acknowledged. A smaller torture is in the suite:
+`tests/core/test_torture.py`.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -21,7 +24,9 @@ from omniq_nb import OmniQ, errors
 from omniq_nb.core.engine import identity_of
 from omniq_nb.core.launch.registry import Entry, Registry
 from omniq_nb.core.worker import LEASE
+from omniq_nb.testing.servers import KINDS, Servers
 
+LOCAL = ("sqlite", "file")
 WORKERS = 4
 BATCH = "torture"
 
@@ -66,8 +71,9 @@ class Outcome:
 
     Attributes
     ----------
-    tasks, kills, freezes, kernels : int
-        How many there were; of workers that were killed and frozen, and of killed kernels.
+    tasks, kills, freezes, kernels, restarts : int
+        How many there were; of workers that were killed and frozen, of killed kernels, and of
+        servers that were killed and started again.
     seconds : float
         From the first start of a kernel until all was done.
     peace : float
@@ -86,6 +92,7 @@ class Outcome:
     kills: int = 0
     freezes: int = 0
     kernels: int = 0
+    restarts: int = 0
     seconds: float = 0.0
     peace: float = 0.0
     again: int = 0
@@ -137,6 +144,7 @@ def torture(
     kills: float = inf,
     freeze_every: float = inf,
     freezes: float = inf,
+    restart: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run many tasks on background workers that do not live long.
 
@@ -150,6 +158,8 @@ def torture(
         Seconds between two of them.
     kills, freezes : int
         The most of each.
+    restart : callable, optional
+        Kills the server of that place and starts it again; done once, when a quarter is done.
     """
     outcome = Outcome(tasks)
     with OmniQ(url) as oq:
@@ -161,6 +171,9 @@ def torture(
             while (done := _done(oq)) < tasks:
                 now = time.monotonic()
                 assert now < started + PATIENCE, f"{done} of {tasks} done"
+                if restart is not None and done >= tasks * CALM / 4 and not outcome.restarts:
+                    restart()
+                    outcome.restarts, harmed = 1, time.monotonic()
                 if done >= tasks * CALM / 2 and not outcome.kernels:
                     _kill_kernel(front)
                     front = _start_kernel(url, tasks)
@@ -218,23 +231,42 @@ def _kill_kernel(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
+def locally(store: str, folder: Path, tasks: int) -> None:
+    """Torture a local store."""
+    for torment in ({"kill_every": 0.5}, {"freeze_every": 12.0}):
+        place = folder / f"{store}-{'-'.join(torment)}"
+        url = f"sqlite:///{place}.db" if store == "sqlite" else f"file://{place}"
+        print(store, asdict(torture(url, tasks, **torment)), flush=True)
+
+
+def on_server(store: str, folder: Path, tasks: int) -> None:
+    """Torture a store on a server."""
+    with Servers(lambda kind: folder / kind) as servers:
+        server = servers(store)
+        outcome = torture(server.url, tasks, kill_every=0.5, restart=server.restart)
+        print(store, asdict(outcome), flush=True)
+
+
 def main() -> None:
-    """Be a kernel, or print what becomes of the tasks of each local store."""
+    """Be a kernel, or print what becomes of the tasks of each store."""
+    stores = [*LOCAL, *KINDS]
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stores", nargs="*", metavar="STORE", help=", ".join(stores))
     parser.add_argument("--tasks", type=int, default=20_000)
     parser.add_argument("--kernel", metavar="URL")
     words = parser.parse_args()
     if words.kernel:
         kernel(words.kernel, words.tasks)
         return
+    unknown = set(words.stores) - set(stores)
+    if unknown:
+        parser.error(f"no such store: {', '.join(sorted(unknown))}; there are {', '.join(stores)}")
     with tempfile.TemporaryDirectory() as folder:
         for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
             os.environ[variable] = folder
-        for store in ("sqlite", "file"):
-            for torment in ({"kill_every": 0.5}, {"freeze_every": 12.0}):
-                place = Path(folder, f"{store}-{'-'.join(torment)}")
-                url = f"sqlite:///{place}.db" if store == "sqlite" else f"file://{place}"
-                print(store, asdict(torture(url, words.tasks, **torment)), flush=True)
+        for store in words.stores or stores:
+            run = locally if store in LOCAL else on_server
+            run(store, Path(folder), words.tasks)
 
 
 if __name__ == "__main__":

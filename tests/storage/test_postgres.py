@@ -3,11 +3,12 @@
 import asyncio
 import json
 import re
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -20,12 +21,14 @@ from omniq_nb.config import OmniQConfig, StorageBackendConfig
 from omniq_nb.config.options import PostgresOptions
 from omniq_nb.errors import StoreError, StoreUnavailable, StoreVersionError
 from omniq_nb.models.task import Settle, State
+from omniq_nb.portal import LoopThread
 from omniq_nb.storage.base import Query, Stores
 from omniq_nb.storage.factory import StorageBackendFactory
 from omniq_nb.storage.sql.postgres_connections import channel, connect, libpq_url
-from omniq_nb.storage.sql.postgres_queue import CLAIM, DUE_IN, PostgresTaskQueue
+from omniq_nb.storage.sql.postgres_queue import CLAIM, DUE_IN, SETTLE, PostgresTaskQueue
 from omniq_nb.storage.sql.postgres_statements import sql
-from omniq_nb.storage.sql.transitions import PICK
+from omniq_nb.storage.sql.queue import GET
+from omniq_nb.storage.sql.transitions import FENCE_OFF, HELD, PICK
 from omniq_nb.testing.proxy import Proxy
 from omniq_nb.testing.samples import NOON, event, result, task
 from omniq_nb.testing.servers import Server, Servers
@@ -94,6 +97,51 @@ def works(url: str) -> None:
         oq.workers.start(1)
         assert oq.submit(len, "abc").result(timeout=60) == 3
         assert oq.sql("select state from tasks")["state"].tolist() == ["succeeded"]
+
+
+class TlsDoor:
+    """An encrypted door to a server that was built without TLS, as the one for tests is."""
+
+    def __init__(self, target: int, certificate: Path, key: Path) -> None:
+        self._target = target
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._loop = LoopThread()
+        self.encrypted = 0
+
+    def __enter__(self) -> "TlsDoor":
+        self._server = self._loop.call(asyncio.start_server(self._let_in, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._loop.call(self._close())
+
+    async def _close(self) -> None:
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loop.loop.call_soon(self._loop.loop.stop)
+
+    async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readexactly(8)  # the request for TLS
+            writer.write(b"S")
+            await writer.start_tls(self._context)
+            self.encrypted += 1
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            await asyncio.gather(
+                self._pass_on(reader, inner_writer), self._pass_on(inner_reader, writer)
+            )
+        writer.close()
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            sink.write(data)
+            await sink.drain()
+        sink.close()
 
 
 # ---------------------------------------------------------------- where it is
@@ -189,6 +237,36 @@ class TestPlaces:
                 await asyncio.gather(*[queue.add([task(f"t{i}")]) for i in range(40)])
                 assert await queue.counts() == {("default", State.QUEUED): 40}
             assert proxy.accepted == 2
+
+    def test_of_several_servers_one_that_takes_writes_is_used(
+        self, servers: Servers, server: Server, url: str
+    ) -> None:
+        """The first one takes none, as a standby does."""
+        standby = servers.another("postgres")
+        standby.settings = {**standby.settings, "default_transaction_read_only": "on"}
+        with standby:
+            works(url.replace("127.0.0.1:", f"127.0.0.1:{standby.port},127.0.0.1:"))
+
+    def test_encrypted_and_the_certificate_is_checked(
+        self, server: Server, url: str, tmp_path: Path
+    ) -> None:
+        """The driver, and the one that reads into Arrow."""
+        for name in ("server", "another"):
+            subprocess.run(
+                [
+                    *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+                    *("-subj", "/CN=omniq", "-addext", "subjectAltName=IP:127.0.0.1"),
+                    *("-keyout", tmp_path / f"{name}.key", "-out", tmp_path / f"{name}.pem"),
+                ],
+                check=True,
+                capture_output=True,
+            )
+        with TlsDoor(server.port, tmp_path / "server.pem", tmp_path / "server.key") as door:
+            url = url.replace(f":{server.port}/", f":{door.port}/") + "&sslmode=verify-full"
+            works(f"{url}&sslrootcert={tmp_path}/server.pem")
+            assert door.encrypted > 1
+            with pytest.raises(StoreUnavailable, match=r"not trusted.*sslrootcert"):
+                OmniQ(f"{url}&sslrootcert={tmp_path}/another.pem")
 
     def test_the_driver_may_be_missing(self) -> None:
         code = (
@@ -311,6 +389,25 @@ async def test_claims_walk_the_index(url: str, statement: str) -> None:
         assert node.get("Rows Removed by Filter", 0) == 0, node
 
 
+@pytest.mark.parametrize("statement", [SETTLE, HELD, FENCE_OFF, GET])
+async def test_a_plan_that_was_made_while_the_queue_was_empty_goes_by_key(
+    url: str, statement: str
+) -> None:
+    async with queue_at(url) as queue:
+        await queue.add([task("a")])
+        connection = await connect(options_of(url))
+        text = sql(statement)
+        number = len((await connection.prepare(text)).get_parameters())
+        await connection.execute(f"PREPARE made_early AS {text}")
+        explain = f"EXPLAIN (FORMAT JSON) EXECUTE made_early({', '.join(['NULL'] * number)})"
+        plan = json.loads(await connection.fetchval(explain))[0]["Plan"]
+        await connection.close()
+    used = {node["Index Name"]: node["Index Cond"] for node in nodes(plan) if "Index Name" in node}
+    assert used.keys() <= {"omniq_tasks_pkey", "omniq_calls_id_key"}, used
+    assert used["omniq_tasks_pkey"].startswith("(seq = ")
+    assert not any(node["Node Type"] == "Seq Scan" for node in nodes(plan)), plan
+
+
 def nodes(plan: dict) -> list[dict]:
     return [plan, *(node for part in plan.get("Plans", ()) for node in nodes(part))]
 
@@ -402,18 +499,6 @@ class TestWakingUp:
             await other.add([task("a")])
             await asyncio.wait_for(waiting, 30)
 
-    def test_an_idle_worker_asks_less_than_once_a_second(self, servers: Servers) -> None:
-        """Besides the look at the schedules, once a second for each client."""
-        server = servers.another("postgres")
-        server.settings = {**server.settings, "log_statement": "all"}
-        with server, OmniQ(server.url) as oq:
-            oq.workers.start(4)
-            oq.submit(len, "abc").result(timeout=60)
-            before, start = len(server.log()), time.monotonic()
-            time.sleep(6)
-            asked, seconds = statements(server.log()[before:]), time.monotonic() - start
-        assert len(asked) <= seconds * (4 + 1), "\n".join(asked)
-
 
 async def listeners(admin: asyncpg.Connection, schema: str) -> list[int]:
     """Those who said LISTEN last, for the channel of a schema."""
@@ -421,10 +506,6 @@ async def listeners(admin: asyncpg.Connection, schema: str) -> list[int]:
         "SELECT pid FROM pg_stat_activity WHERE query = $1", f'LISTEN "{channel(schema)}"'
     )
     return [row[0] for row in rows]
-
-
-def statements(log: str) -> list[str]:
-    return re.findall(r"LOG:  (?:execute [^:]*|statement): *(.*)", log)
 
 
 # ---------------------------------------------------------------- processes

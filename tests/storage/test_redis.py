@@ -216,6 +216,18 @@ async def test_a_network_that_fails_all_the_time_loses_and_doubles_nothing(
     assert proxy.accepted > 10, "it failed often"
 
 
+async def test_a_slow_network_only_takes_longer(proxy: Proxy, options: RedisOptions) -> None:
+    proxy.delay = 0.02
+    await _use_everything(through(proxy, options))
+
+
+async def test_no_more_connections_than_allowed(proxy: Proxy, options: RedisOptions) -> None:
+    async with opened(through(proxy, options, max_connections=2).task_queue()) as queue:
+        await asyncio.gather(*[queue.add([task(f"t{i}")]) for i in range(40)])
+        assert await queue.counts() == {("default", State.QUEUED): 40}
+        assert proxy.accepted == 2
+
+
 # ---------------------------------------------------------------- servers that come and go
 
 

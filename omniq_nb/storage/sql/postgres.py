@@ -300,17 +300,20 @@ class PostgresWatch(Watch):
     def __init__(self, listener: Listener, heard: asyncio.Event) -> None:
         self._listener = listener
         self._heard = heard
+        self._beginnings = listener.beginnings
 
     async def changed(self, timeout: float) -> bool:
         """Wait; see `Watch`."""
-        beginning = self._listener.beginnings
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout if self._listener.live else min(timeout, POLL)):
                 await self._heard.wait()
-        # When it begins to listen it rings too: something may have been missed before.
-        heard = self._heard.is_set() and self._listener.beginnings == beginning
+        if not self._heard.is_set():
+            return False
         self._heard.clear()
-        return heard
+        # When it begins to listen it rings too, perhaps before anybody waits: something may have
+        # been missed, but nobody said that there is work.
+        beginnings, self._beginnings = self._beginnings, self._listener.beginnings
+        return self._beginnings == beginnings
 
 
 async def _is_committed(connection: "Connection", id: str | None) -> bool:

@@ -3,6 +3,7 @@
 Not here: trying again (`omniq_nb.storage.sql.postgres`).
 """
 
+import ssl
 from urllib.parse import quote
 
 import asyncpg
@@ -76,6 +77,11 @@ def explained(error: BaseException, options: PostgresOptions) -> StoreError:
         return StoreUnavailable(
             f"{place} does not let this user in: {words}. Check user name and password (in the "
             "URL, in the options, in ~/.pgpass or in PGPASSWORD) and the server's pg_hba.conf."
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return StoreUnavailable(
+            f"{place} showed a certificate that is not trusted: {words}. Name the certificates "
+            "that it must come from with the option sslrootcert."
         )
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
         return StoreUnavailable(

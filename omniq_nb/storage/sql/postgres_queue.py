@@ -29,7 +29,7 @@ from omniq_nb.storage.sql.rows import (
     new_standing_row,
     task_of,
 )
-from omniq_nb.storage.sql.schema import LIVE
+from omniq_nb.storage.sql.schema import LIVE, RUNNING
 from omniq_nb.storage.sql.transitions import LEVELS, Ending, end_dependents
 
 FEW = 16
@@ -100,7 +100,7 @@ SETTLE = f"""
     FROM unnest($1::text[], $2::bigint[], $3::text[], $4::float8[], $5::float8[], $6::text[])
         AS e (id, token, state, started_at, finished_at, error)
         JOIN omniq_calls c ON c.id = e.id
-    WHERE t.seq = c.seq AND t.state = 'running' AND t.token = e.token
+    WHERE t.seq = c.seq AND {RUNNING.format("t.state")} AND t.token = e.token
     RETURNING e.id, t.seq, t.finished_at, pg_current_xact_id()::text
 """
 

@@ -5,6 +5,7 @@
     omniq_calls         what was asked for: written once, read by claims
     omniq_tasks         where each task stands: small rows, for they are written often
     omniq_dependencies  for blocked tasks only: what each waits for, and whether it has it (met)
+    omniq_bundles       what several calls refer to, and when it was put last
     omniq_workers, omniq_results, omniq_events, omniq_schedules
     omniq_schema        one row: the version
 
@@ -16,6 +17,11 @@ from omniq_nb.storage.sql.database import Dialect, Transaction
 
 LIVE = "state IN ('queued', 'running')"
 ENDED = "state IN ('succeeded', 'failed', 'cancelled', 'expired')"
+
+RUNNING = "coalesce({0}, '') = 'running'"
+"""Of the state of a row that is found by its number. A bare comparison would let the index of
+live tasks serve too, and PostgreSQL, as long as that is small, takes it for as good as the key:
+with such a plan each outcome walks over all tasks that wait by now."""
 
 _FIRST = (
     """CREATE TABLE omniq_calls (
@@ -119,7 +125,20 @@ _FIRST = (
         WHERE next_fire_at IS NOT NULL""",
 )
 
-MIGRATIONS = (_FIRST,)
+_BUNDLES = (
+    """ALTER TABLE omniq_calls ADD COLUMN
+        bundles TEXT NOT NULL DEFAULT '[]'
+    """,
+    # Few calls have any: which bundles are needed is told without a look at the others.
+    "CREATE INDEX omniq_calls_bundles ON omniq_calls (bundles) WHERE bundles <> '[]'",
+    """CREATE TABLE omniq_bundles (
+        name TEXT PRIMARY KEY,
+        put_at DOUBLE PRECISION NOT NULL,
+        content {bytes} NOT NULL
+    )""",
+)
+
+MIGRATIONS = (_FIRST, _BUNDLES)
 """The statements that lead from each version to the next one. Only ever appended to."""
 
 VERSION = len(MIGRATIONS)

@@ -29,7 +29,7 @@ from omniq_nb.storage.sql.rows import (
     task_of,
     words,
 )
-from omniq_nb.storage.sql.schema import LIVE
+from omniq_nb.storage.sql.schema import LIVE, RUNNING
 
 INSERT_CALLS = f"""
     INSERT INTO omniq_calls (seq, {columns(CALL)}, call) VALUES {{rows}}
@@ -78,11 +78,11 @@ CLAIM = """
 """
 COUNT_LOSS = "UPDATE omniq_tasks SET lost = lost + 1 WHERE seq IN (VALUES {rows})"
 
-HELD = """
-    WITH claims (id, token) AS (VALUES {rows})
+HELD = f"""
+    WITH claims (id, token) AS (VALUES {{rows}})
     SELECT c.id, t.token, t.seq
     FROM claims JOIN omniq_calls c ON c.id = claims.id JOIN omniq_tasks t ON t.seq = c.seq
-    WHERE t.state = 'running' AND t.token = claims.token {lock}
+    WHERE {RUNNING.format("t.state")} AND t.token = claims.token {{lock}}
 """
 EXTEND = "UPDATE omniq_tasks SET available_at = ? WHERE seq IN (VALUES {rows})"
 END = """
@@ -104,8 +104,9 @@ RELEASE = """
         state = 'queued', attempt = attempt - 1, started_at = NULL, available_at = ?
     WHERE seq IN (VALUES {rows})
 """
-FENCE_OFF = """
-    UPDATE omniq_tasks SET token = token + 1 WHERE state = 'running' AND seq IN (VALUES {rows})
+FENCE_OFF = f"""
+    UPDATE omniq_tasks SET token = token + 1
+    WHERE {RUNNING.format("state")} AND seq IN (VALUES {{rows}})
 """
 REQUEUE = """
     UPDATE omniq_tasks SET

@@ -15,6 +15,10 @@ KINDS: dict[str, str] = {
     "redis": "omniq_nb.testing.servers.redis:RedisServer",
     "postgres": "omniq_nb.testing.servers.postgres:PostgresServer",
     "nats": "omniq_nb.testing.servers.nats:NatsServer",
+    "moto": "omniq_nb.testing.servers.buckets:MotoServer",
+    "seaweed": "omniq_nb.testing.servers.buckets:SeaweedServer",
+    "azurite": "omniq_nb.testing.servers.buckets:AzuriteServer",
+    "google": "omniq_nb.testing.servers.buckets:GoogleServer",
 }
 """The class of each kind of server, as ``"module:Name"``."""
 
@@ -41,6 +45,10 @@ class Servers:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all of them."""
         self._stack.close()
 
     def __call__(self, kind: str) -> Server:

@@ -9,7 +9,7 @@ function render({ model, el }) {
   const rest = make("div");
   el.append(make("fieldset", { class: "omniq-form" }, legend, top, rest));
   let inputs = {};
-  let backend = null;
+  let backend = null, place = null;
 
   function typed(name, input, wait) {
     clearTimeout(input.omniqTimer);
@@ -46,21 +46,41 @@ function render({ model, el }) {
     const problem = make("span", { id: problemId, class: "omniq-problem", "aria-live": "polite" });
     const about = make("span", { id: helpId, class: "omniq-quiet" }, help);
     inputs[name] = { control, problem, about };
-    return make("div", { class: "omniq-row" }, make("label", { for: id }, label), control, about,
-      problem);
+    const line = make("div", { class: "omniq-row" }, make("label", { for: id }, label), control,
+      about, problem);
+    inputs[name].line = line;
+    return line;
   }
 
   /** The choice of the backend, made again only if there is something else to choose from. */
-  function buildTop(spec) {
+  function buildBackend(spec) {
     const choices = JSON.stringify(spec.choices);
     if (backend?.choices !== choices) {
+      backend?.line.remove();
       const select = choice("backend_type", spec.choices, spec.chosen, null);
-      top.replaceChildren(row("backend_type", "Backend", spec.about, select));
+      top.prepend(row("backend_type", "Backend", spec.about, select));
       backend = { choices, ...inputs.backend_type };
     }
     inputs.backend_type = backend;
     backend.about.textContent = spec.about;
     if (backend.control !== document.activeElement) backend.control.value = spec.chosen;
+  }
+
+  /** The place, which every backend has: somebody may type there before the kernel has heard that
+   * another backend was chosen. */
+  function buildPlace(field) {
+    if (field === undefined) {
+      place?.line.remove();
+      place = null;
+      return;
+    }
+    if (place === null) {
+      top.append(row(field.name, field.label, field.help, text(field)));
+      place = inputs[field.name];
+    }
+    inputs[field.name] = place;
+    place.about.textContent = field.help;
+    place.control.placeholder = field.hint;
   }
 
   function build() {
@@ -69,20 +89,21 @@ function render({ model, el }) {
       name !== "backend_type" && control === document.activeElement);
     inputs = {};
     legend.textContent = spec.legend;
-    buildTop(spec);
+    buildBackend(spec);
+    buildPlace(spec.fields[0]);
     const open = rest.querySelector("details")?.open || spec.open;
-    const rows = spec.fields.map((field) => {
+    const rows = spec.fields.slice(1).map((field) => {
       const control = field.kind === "choice"
         ? choice(field.name, field.choices.map((word) => [word, word]), "",
           field.hint ? `${field.hint} (default)` : "(default)")
         : text(field);
       return row(field.name, field.label, field.help, control);
     });
-    rest.replaceChildren(...rows.slice(0, 1));
-    if (rows.length > 1) {
+    rest.replaceChildren();
+    if (rows.length > 0) {
       rest.append(make("details", { open },
-        make("summary", {}, `${rows.length - 1} options of ${spec.chosen}`),
-        make("div", { class: "omniq-rows" }, ...rows.slice(1))));
+        make("summary", {}, `${rows.length} options of ${spec.chosen}`),
+        make("div", { class: "omniq-rows" }, ...rows)));
     }
     if (typing) goOn(typing[0], typing[1].control);
     fill();
