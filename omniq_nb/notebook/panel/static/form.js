@@ -85,8 +85,6 @@ function render({ model, el }) {
 
   function build() {
     const spec = model.get("spec");
-    const typing = Object.entries(inputs).find(([name, { control }]) =>
-      name !== "backend_type" && control === document.activeElement);
     inputs = {};
     legend.textContent = spec.legend;
     buildBackend(spec);
@@ -105,22 +103,8 @@ function render({ model, el }) {
         make("summary", {}, `${rows.length} options of ${spec.chosen}`),
         make("div", { class: "omniq-rows" }, ...rows)));
     }
-    if (typing) goOn(typing[0], typing[1].control);
     fill();
     judge();
-  }
-
-  /** Let somebody who is typing do so in the field that has come instead. */
-  function goOn(name, before) {
-    const control = inputs[name]?.control;
-    clearTimeout(before.omniqTimer);
-    if (!control || control.tagName !== before.tagName) return;
-    control.value = before.value;
-    control.focus();
-    if (control.setSelectionRange) {
-      control.setSelectionRange(before.selectionStart, before.selectionEnd);
-      typed(name, control, true);
-    }
   }
 
   /** What the kernel holds, as far as it may be shown. Not into the field that is being typed in. */
