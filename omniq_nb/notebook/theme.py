@@ -50,17 +50,19 @@ _RULES = {
         "overflow-x:auto;scrollbar-width:thin;"
         "scrollbar-color:color-mix(in srgb,currentColor 40%,transparent) transparent"
     ),
-    " table": "width:100%;margin:8px 0 0;border-collapse:collapse;font-size:1em;border:0",
+    " table": (
+        "width:100%;table-layout:auto;margin:8px 0 0;border-collapse:collapse;border:0;"
+        "font-size:1em"
+    ),
     " tr": "background:none",
     " th": (
         "padding:3px 16px 3px 0;text-align:left;font-weight:600;white-space:nowrap;background:none;"
         "border:0;border-bottom:1px solid color-mix(in srgb,currentColor 20%,transparent)"
     ),
     " td": (
-        "padding:3px 16px 3px 0;text-align:left;vertical-align:top;border:0;"
-        "overflow-wrap:break-word"
+        "padding:3px 16px 3px 0;text-align:left;vertical-align:top;border:0;white-space:nowrap"
     ),
-    " td:last-child": "min-width:9rem;overflow-wrap:anywhere",
+    " td:last-child": "min-width:9rem;white-space:normal;overflow-wrap:anywhere",
     " .number": "text-align:right",
     " .badge": "white-space:nowrap",
     " code,X pre": (

@@ -39,6 +39,24 @@ async def test_a_million_rows_by_keyboard(notebook, page):
     assert {url for url in asked if "://127.0.0.1" not in url and "://" in url} == set()
 
 
+async def test_who_types_goes_on_while_the_fields_change(notebook, page):
+    """The kernel is busy when the backend is chosen: its fields come late."""
+    opened = await notebook("import omniq_nb\nomniq_nb.panel()", "import time\ntime.sleep(3)")
+    await opened.run_cell(0)
+    panel = page.locator(".omniq-panel")
+    url = panel.get_by_label("URL").first
+    await expect(url).to_be_visible(timeout=CELL)
+    await opened.cells.nth(1).locator(".jp-InputArea-editor").click()
+    await page.keyboard.press("Shift+Enter")
+    await panel.get_by_label("Backend", exact=True).first.select_option("redis")
+    await url.focus()
+    await page.keyboard.type("redis://ho")
+    await expect(panel.get_by_text("options of redis")).to_be_visible(timeout=CELL)
+    await page.keyboard.type("st:6379/0")
+    await expect(panel.get_by_label("YAML")).to_contain_text("redis://host:6379/0", timeout=CELL)
+    await expect(url).to_have_value("redis://host:6379/0")
+
+
 @pytest.mark.parametrize("door", ["notebook", "voila"])
 async def test_it_works_behind_every_door(notebook, page, jupyter, door):
     if door == "voila":

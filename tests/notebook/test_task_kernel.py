@@ -204,6 +204,7 @@ def test_a_cell_run_again_after_a_restart_replaces_its_run(tmp_path):
     )
     cell = "%%task\nprint('working')\nimport omniq_nb\nwhile True:\n    pass_gate(0)\n"
     cell += "    omniq_nb.current_task().check()\n"
+    lonely = "%%task --queue lonely\n2"
     (tmp_path / "gate0").touch()
     manager, client = start_new_kernel(kernel_name="python3")
     try:
@@ -214,6 +215,8 @@ def test_a_cell_run_again_after_a_restart_replaces_its_run(tmp_path):
             page.run(cell, cell_id="A")
             seen(page, "running")
             (first,) = elsewhere.tasks.df().task_id
+            page.run("import socket; socket.gethostname = lambda: 'lab-7'")
+            page.run(lonely, cell_id="C")
             manager.restart_kernel()
             client.wait_for_ready(timeout=60)
             page.run(begin)
@@ -221,6 +224,9 @@ def test_a_cell_run_again_after_a_restart_replaces_its_run(tmp_path):
             assert elsewhere.handle(first).status() == "cancelled"
             card = list(page.displays.values())[-1][-1]
             assert "The run before, of an earlier kernel, was cancelled." in text_of(card)
+            page.run(lonely, cell_id="C")
+            card = list(page.displays.values())[-2][0]  # the last one is its value's
+            assert "This cell was run on lab-7, too, and is queued there" in text_of(card)
             page.run("%%task\n1", cell_id="B")
             assert page.run("print(oq.counts())").count("'cancelled': 1") == 1
             page.run(cell, cell_id="A")

@@ -94,5 +94,5 @@ def queries_ready() -> bool:
 
 @cache
 def _loading() -> "Future[ModuleType]":
-    work = asyncio.to_thread(import_module, "omniq_nb.explore.session")
+    work = asyncio.to_thread(import_module, "omniq_nb.notebook.panel.rows")
     return asyncio.run_coroutine_threadsafe(work, LoopThread.shared().loop)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import Box, Button, Dropdown, Output, Text, Textarea, VBox
 
 from omniq_nb.notebook.live import Watch
-from omniq_nb.notebook.panel.errands import Status, errand, queries_ready
+from omniq_nb.notebook.panel.errands import Status, errand
 from omniq_nb.notebook.panel.pieces import SHORT, Code, Grid
 from omniq_nb.sync import OmniQ
 
@@ -119,7 +119,6 @@ class Explore:
             lambda _: self._draw("scatter", self.against.value, self.column.value)
         )
         self.export.on_click(lambda _: self._export())
-        queries_ready()  # begin to load what the first query needs
 
     def watch(self) -> Sequence[Watch[Any]]:
         """Nothing here changes by itself."""

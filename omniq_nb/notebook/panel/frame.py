@@ -20,6 +20,7 @@ from omniq_nb.notebook.faces import html
 from omniq_nb.notebook.gauges import config_gauge
 from omniq_nb.notebook.live import Watch, watch
 from omniq_nb.notebook.panel.backends import Backends
+from omniq_nb.notebook.panel.errands import queries_ready
 from omniq_nb.notebook.panel.pieces import Presence
 from omniq_nb.sync import OmniQ
 
@@ -150,6 +151,7 @@ class Panel:
         index = self._tabs.selected_index
         page = None if index is None else self._pages.get(TABS[index])
         if page is not None:
+            queries_ready()  # once it is shown: begin to load what the first query needs
             self._watches = [
                 *page.watch(),
                 watch(self.oq, self._look, self._looked, CHECK_EVERY, widget=self.view),
