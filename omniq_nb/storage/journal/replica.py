@@ -54,6 +54,9 @@ CHECKPOINT_ENTRIES = 1000
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """A checkpoint is due after so much log, or more if the state is large: its cost is shared."""
 
+COMPANY = 3
+"""Turns of the event loop that it takes from a ring of the bell to the command of who heard it."""
+
 T = TypeVar("T")
 C = TypeVar("C", bound=msgspec.Struct)
 
@@ -203,6 +206,7 @@ class Replica(Generic[F]):
         durable: bool,
         take: Callable[[Any, F], T],
         slow: bool = False,
+        company: bool = False,
     ) -> T:
         """Get a command into the log, apply it, and give its outcome.
 
@@ -217,6 +221,8 @@ class Replica(Generic[F]):
             copies what is part of the state. What it gives is what `publish` returns.
         slow : bool
             It is known to be too much for an event loop.
+        company : bool
+            Others of this loop, who were just woken, may want to come along in the same entry.
         """
         self._check_process()
         body = self._encode(command) if self.stored else b""
@@ -224,6 +230,9 @@ class Replica(Generic[F]):
         slow = slow or len(body) > BIG or (durable and self.log.slow)
         # Queued before the lock is sought: whoever holds it now may take this command along.
         self._waiting.append(request)
+        if company:
+            for _ in range(COMPANY):
+                await asyncio.sleep(0)
 
         async def job() -> int:
             while not request.done:
@@ -271,7 +280,7 @@ class Replica(Generic[F]):
             while True:
                 if new:
                     heard.clear()
-                    at = await self.read(due, enough=self._need_not_ask)
+                    at = await self.read(due, enough=self._is_known)
                 idle = time.monotonic() - started
                 left = min(timeout - idle, timeout if at is None else at - time.time())
                 if left <= 0:
@@ -392,9 +401,9 @@ class Replica(Generic[F]):
         del self._waiting[: len(gathered)]
         return batch
 
-    def _need_not_ask(self, _: object) -> bool:
-        """Whether news come by themselves."""
-        return self._listening is not None
+    def _is_known(self, at: float | None) -> bool:
+        """Whether it need not be asked when something is due: it is, or news come by themselves."""
+        return self._listening is not None or (at is not None and at <= time.time())
 
     async def _known(self) -> F | None:
         """Fold what was heard of, and give the state, if it is known at all."""
