@@ -6,7 +6,7 @@
     ├── ConfigError (ValueError)         a setting, a URL or a call has a wrong value
     │   └── ScheduleError                a cron expression, an interval or a time zone is wrong
     ├── StoreError                       a store could not do it; nothing was half-written
-    │   ├── StoreUnavailable             it cannot be reached, or does not exist yet
+    │   ├── StoreUnavailable             it cannot be reached, or lacks its driver
     │   ├── StoreClosed                  it was used after close()
     │   └── StoreVersionError            a newer omniq_nb wrote it
     ├── PayloadError                     bytes that cannot become a Python object, or the reverse
@@ -75,7 +75,7 @@ class StoreError(OmniQError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached, its driver is not installed, or it does not exist yet."""
+    """The store cannot be reached, lacks what it needs, or its driver is not installed."""
 
 
 class StoreClosed(StoreError):

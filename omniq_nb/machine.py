@@ -27,8 +27,11 @@ import msgspec
 
 from omniq_nb.models.task import FINAL, Claim, Settle, State, Task, WorkerInfo
 
-VERSION = 1
-"""Of the commands and of their meaning. A log written by a newer version is refused."""
+VERSION = 2
+"""Of the commands and of their meaning. A log written by a newer version is refused.
+
+Version 2: tasks name bundles, which a fold must count.
+"""
 
 MAX_LOST = 10
 """A task that took this many workers down with it is not given to another one."""

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from importlib import import_module
 from math import inf
 from queue import Empty, SimpleQueue
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, cast, overload
 
 from omniq_nb.config import OmniQConfig
@@ -720,6 +720,22 @@ class OmniQ(Shown):
         __tracebackhide__ = True
         twin = self._caller.stores(self._async.map(function, *columns, name=name, **axes))
         return Batch(self._caller, twin)
+
+    def ship(self, *modules: ModuleType) -> None:
+        """Have modules of your own travel with the tasks that need them.
+
+        Otherwise a worker imports a module, so it must be installed where the worker runs. A
+        module that is shipped need not be. Edit it and ship it again: it is reloaded, and tasks
+        submitted from then on have it as it is then. It holds for all clients of this process.
+
+        Parameters
+        ----------
+        *modules : module
+            Modules written in Python, or packages, with what is below them. What their functions
+            import when they run must be there where the worker runs.
+        """
+        __tracebackhide__ = True
+        self._async.ship(*modules)
 
     # ---------------------------------------------------------------- finding
 

@@ -34,6 +34,19 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
 fi
 python -m pip install --quiet --disable-pip-version-check -e ".[test]"
 
+# Servers with buckets for tests that are no wheels, or whose needs would not go with ours.
+if [ ! -e .servers/node_modules/azurite ]; then
+    if ! command -v npm >/dev/null; then
+        echo 'The tests of Azure need `npm`, of Node 18 or newer, on the PATH.' >&2
+        exit 1
+    fi
+    npm install --prefix .servers --no-audit --no-fund --loglevel=error azurite@3.35.0
+fi
+if [ ! -x .servers/moto/bin/moto_server ]; then
+    python -m venv .servers/moto
+    .servers/moto/bin/python -m pip install --quiet --disable-pip-version-check "moto[server]>=5"
+fi
+
 if [ "$#" -eq 0 ]; then
     ruff format --check .
     ruff check .

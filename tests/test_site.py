@@ -1,9 +1,12 @@
 """The documentation site builds, needs no network, and says which backends there are."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from omniq_nb import StorageBackendConfig
 from omniq_nb.config import COMPONENTS
 from omniq_nb.config.options import BACKENDS
 from omniq_nb.storage.factory import StorageBackendFactory
+from tests.browser.test_pictures import NAMES
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,23 +34,51 @@ class Loads(HTMLParser):
             self.addresses += [value for name, value in attrs if name in named and value]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
+def built(folder, *, pictures):
+    """The site, of a copy of the pages: the browser suite may be making the real pictures."""
+    shutil.copy(ROOT / "mkdocs.yml", folder)
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("pictures"))
+    (folder / "docs" / "pictures").mkdir()
+    for name in pictures:
+        (folder / "docs" / "pictures" / name).write_bytes(b"")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", folder],
-        cwd=ROOT,
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", "built"],
+        cwd=folder,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return folder
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "built"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return built(tmp_path_factory.mktemp("site"), pictures=[])
 
 
 def test_every_page_is_built(site):
     for page in (ROOT / "docs").glob("*.md"):
         assert (site / page.with_suffix(".html").name).is_file()
+    assert not (site / "hooks").exists()
+
+
+def test_pages_show_the_pictures_that_there_are(site, tmp_path):
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")}
+    marked = {name: re.findall(r"<!-- picture ([\w-]+):", text) for name, text in pages.items()}
+    assert sorted(chain.from_iterable(marked.values())) == sorted(NAMES)
+    some = [f"{name}-{theme}.png" for name in NAMES[1:] for theme in ("light", "dark")]
+    with_pictures = built(tmp_path, pictures=[f"{NAMES[0]}-light.png", *some])
+    for folder, there in ((site, []), (with_pictures, some)):
+        shown = []
+        for name, marks in marked.items():
+            html = (folder / f"{name}.html").read_text(encoding="utf-8")
+            found = re.findall(r'<img alt="([^"]+)" src="pictures/([\w-]+\.png)', html)
+            assert all(alt for alt, _ in found)
+            shown += [picture for _, picture in found]
+            assert html.count("as soon as the tests have run") == len(marks) - len(found) / 2
+        assert sorted(shown) == sorted(there)
 
 
 def test_readers_need_no_network(site):
@@ -57,14 +89,12 @@ def test_readers_need_no_network(site):
         assert not re.search(r"url\([\"']?(https?:)?//", style.read_text(encoding="utf-8")), style
 
 
-def test_the_backend_page_tells_which_stores_exist():
+def test_the_backend_page_tells_of_every_backend():
     page = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| ([\w ]+) \|", page, re.M)
-    assert [kind for kind, _, _ in rows] == list(BACKENDS)
-    exist = StorageBackendFactory.get_supported_backends()["task_queue"]
-    assert [kind for kind, _, there in rows if there == "exists"] == exist
-    assert {there for _, _, there in rows} <= {"exists", "to come"}
-    for kind, url, _ in rows:
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| [\w ]+ \|", page, re.M)
+    assert [kind for kind, _ in rows] == list(BACKENDS)
+    assert StorageBackendFactory.get_supported_backends()["task_queue"] == list(BACKENDS)
+    for kind, url in rows:
         assert StorageBackendConfig.from_url(url).resolved_type().backend_type == kind
 
 

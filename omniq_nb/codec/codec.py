@@ -9,7 +9,8 @@ move one to another task. Opening a pickle is running code: that is why.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from hmac import compare_digest
 from typing import Any, NoReturn
@@ -17,17 +18,27 @@ from typing import Any, NoReturn
 import msgspec
 
 from omniq_nb.codec import plain
-from omniq_nb.codec.functions import pack_function, unpack_function
+from omniq_nb.codec.bundles import BIG, Bundles, Fetch, no_bundles
+from omniq_nb.codec.functions import bundles_of_function, pack_function, unpack_function
 from omniq_nb.codec.pickles import dump, load
 from omniq_nb.errors import NotSerializable, PayloadError, PayloadRefused
 
 _VERSION = 1
-_MSGPACK, _JSON, _PICKLE, _CALL = 1, 2, 3, 4
+_MSGPACK, _JSON, _PICKLE, _CALL, _PARTS, _BYTES = 1, 2, 3, 4, 5, 6
+_BUNDLE = "bundle"
+_NAME = 32
 _SIGNATURE = 32
 _HEAD = 2 + _SIGNATURE
 
 _call_encoder = msgspec.msgpack.Encoder()
 _call_decoder = msgspec.msgpack.Decoder(tuple[bytes, int, bytes])
+
+_SMALL = frozenset({type(None), bool, int, float})
+
+_Part = tuple[int, bytes] | str
+"""An argument: its codec and its body, or the name of the bundle that it is."""
+
+_parts_decoder = msgspec.msgpack.Decoder(tuple[list[_Part], dict[str, _Part]])
 
 
 class Codec:
@@ -55,8 +66,17 @@ class Codec:
 
     # ---------------------------------------------------------------- calls
 
-    def pack_function(self, function: Callable[..., object]) -> bytes:
+    def pack_function(
+        self, function: Callable[..., object], bundles: Bundles | None = None
+    ) -> bytes:
         """Pack a function once, for any number of calls.
+
+        Parameters
+        ----------
+        function : callable
+            Any.
+        bundles : Bundles, optional
+            Is given what is large; unless given, the packed function holds all.
 
         Raises
         ------
@@ -65,7 +85,32 @@ class Codec:
         PayloadRefused
             Strict mode forbids it.
         """
-        return pack_function(function, strict=self.strict, allow=self.allow)
+        share = None if bundles is None else partial(self._share, bundles, _BYTES)
+        return pack_function(function, strict=self.strict, allow=self.allow, share=share)
+
+    def share_constants(self, kwargs: Mapping[str, object], bundles: Bundles) -> dict[str, str]:
+        """Make bundles of large keyword arguments that many calls have: each object once.
+
+        Returns
+        -------
+        dict of str to str
+            Keyword to the bundle's name, for those that are large.
+
+        Raises
+        ------
+        NotSerializable
+            An argument cannot travel; the message says which.
+        """
+        names = {}
+        for key, value in kwargs.items():
+            if type(value) in _SMALL or (type(value) is str and len(value) < BIG // 4):
+                continue
+            if id(value) not in bundles.constants:
+                part = self._part(value, f"argument {key!r}", bundles)
+                bundles.constants[id(value)] = value, part if isinstance(part, str) else None
+            if (name := bundles.constants[id(value)][1]) is not None:
+                names[key] = name
+        return names
 
     def encode_call(
         self,
@@ -74,24 +119,60 @@ class Codec:
         kwargs: dict[str, object],
         *,
         context: str,
+        bundles: Bundles | None = None,
+        constants: Mapping[str, str] | None = None,
     ) -> bytes:
         """A call of a packed function.
+
+        Parameters
+        ----------
+        packed : bytes
+            The function, as `pack_function` gave it.
+        args, kwargs
+            The arguments.
+        context : str
+            What the call is for.
+        bundles : Bundles, optional
+            Is given what is large; unless given, the call holds all but what the function left.
+        constants : mapping, optional
+            Keyword arguments that are bundles already: what `share_constants` gave.
 
         Raises
         ------
         NotSerializable
             An argument cannot travel; the message says which.
         """
-        codec, body = _MSGPACK, plain.pack_atoms(args, kwargs)
-        if body is None:
+        codec, body = _MSGPACK, None if constants else plain.pack_atoms(args, kwargs)
+        if body is None and not constants:
             parts = _named_arguments(args, kwargs)
             codec, body = self._body([list(args), kwargs], "msgpack", "the arguments", parts)
+        if body is None or (bundles is not None and len(body) > BIG):
+            assert bundles is not None
+            codec, body = _PARTS, self._parts(args, kwargs, bundles, constants or {})
         return self._signed(_CALL, _call_encoder.encode((packed, codec, body)), context)
 
+    def bundles_of(self, call: bytes) -> tuple[str, ...]:
+        """The names of the bundles that a call of our own refers to."""
+        packed, codec, body = _call_decoder.decode(memoryview(call)[_HEAD:])
+        names = list(bundles_of_function(packed))
+        if codec == _PARTS:
+            args, kwargs = _parts_decoder.decode(body)
+            names += [part for part in (*args, *kwargs.values()) if isinstance(part, str)]
+        return tuple(dict.fromkeys(names))
+
     def decode_call(
-        self, payload: bytes, *, context: str
+        self, payload: bytes, *, context: str, fetch: Fetch = no_bundles
     ) -> tuple[Callable[..., object], tuple[object, ...], dict[str, object]]:
         """Open a call.
+
+        Parameters
+        ----------
+        payload : bytes
+            What `encode_call` gave.
+        context : str
+            What it gave it for.
+        fetch : callable, optional
+            Gives bundles.
 
         Raises
         ------
@@ -104,9 +185,26 @@ class Codec:
         if codec != _CALL:
             raise PayloadRefused(f"the payload of {context!r} is no call")
         packed, codec, arguments = _call_decoder.decode(body)
-        function = unpack_function(packed, strict=self.strict, allow=self.allow)
-        args, kwargs = self._opened(codec, arguments, context)
-        return function, tuple(args), kwargs
+        function = unpack_function(
+            packed,
+            strict=self.strict,
+            allow=self.allow,
+            fetch=lambda name: self._bundle(name, fetch)[1],
+        )
+        if codec != _PARTS:
+            args, kwargs = self._opened(codec, arguments, context)
+            return function, tuple(args), kwargs
+
+        def opened(part: _Part) -> object:
+            codec, body = self._bundle(part, fetch) if isinstance(part, str) else part
+            return self._opened(codec, body, context)
+
+        parts, named = _parts_decoder.decode(arguments)
+        return (
+            function,
+            tuple(map(opened, parts)),
+            {key: opened(part) for key, part in named.items()},
+        )
 
     # ---------------------------------------------------------------- values
 
@@ -162,6 +260,41 @@ class Codec:
         codec, body = self._verified(payload, old)
         return self._signed(codec, bytes(body), new)
 
+    # ---------------------------------------------------------------- bundles
+
+    def _share(self, bundles: Bundles, codec: int, body: bytes | memoryview) -> str:
+        payload = self._signed(codec, body, _BUNDLE)
+        name = payload[2:_HEAD].hex()[:_NAME]
+        bundles.payloads.setdefault(name, payload)
+        return name
+
+    def _bundle(self, name: str, fetch: Fetch) -> tuple[int, memoryview]:
+        payload = fetch(name)
+        codec, body = self._verified(payload, _BUNDLE)
+        if payload[2:_HEAD].hex()[:_NAME] != name:
+            raise PayloadRefused(f"what is stored as the bundle {name} is another one")
+        return codec, body
+
+    def _parts(
+        self,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        bundles: Bundles,
+        constants: Mapping[str, str],
+    ) -> bytes:
+        positional = [
+            self._part(value, f"argument {number}", bundles) for number, value in enumerate(args, 1)
+        ]
+        named = {
+            key: constants.get(key) or self._part(value, f"argument {key!r}", bundles)
+            for key, value in kwargs.items()
+        }
+        return _call_encoder.encode((positional, named))
+
+    def _part(self, value: object, what: str, bundles: Bundles) -> _Part:
+        codec, body = self._body(value, "msgpack", what)
+        return (codec, body) if len(body) <= BIG else self._share(bundles, codec, body)
+
     # ---------------------------------------------------------------- inside
 
     def _body(
@@ -194,7 +327,7 @@ class Codec:
             raise PayloadError(f"the payload of {context!r} cannot be opened: {error}") from error
         raise PayloadError(f"the payload of {context!r} was packed by a newer omniq_nb")
 
-    def _signed(self, codec: int, body: bytes, context: str) -> bytes:
+    def _signed(self, codec: int, body: bytes | memoryview, context: str) -> bytes:
         head = bytes((_VERSION, codec))
         return b"".join((head, self._signature(head, body, context), body))
 

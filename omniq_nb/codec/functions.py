@@ -5,25 +5,70 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from importlib import import_module
 from operator import is_
+from pickle import PickleBuffer
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import cloudpickle
+import msgspec
 
-from omniq_nb.codec.pickles import dump, load
+from omniq_nb.codec.bundles import BIG, Share, Shelf
+from omniq_nb.codec.pickles import Beside, dump, load
+from omniq_nb.codec.shipping import is_shipped
 from omniq_nb.errors import PayloadError, PayloadRefused
 
-_BY_REFERENCE, _BY_VALUE = b"r", b"v"
+_BY_REFERENCE, _BY_VALUE, _IN_BUNDLES = b"r", b"v", b"b"
 
 Function = Callable[..., object]
 
 _load = lru_cache(256)(load)
 """So that a batch unpickles its function once. References are not kept: modules are reloaded."""
 
+_loaded: Shelf[object] = Shelf(256 << 20)
+"""The same for functions with bundles."""
 
-def pack_function(function: Function, *, strict: bool, allow: Sequence[str]) -> bytes:
+
+class _InBundles(NamedTuple):
+    """A function with much data.
+
+    Attributes
+    ----------
+    pickle : bytes
+        Its pickle, unless that is a bundle.
+    whole : str
+        The name of this bundle.
+    arrays : tuple of str
+        The names of the bundles with the data of arrays that is not in the pickle.
+    """
+
+    pickle: bytes
+    whole: str
+    arrays: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*filter(None, [self.whole]), *self.arrays)
+
+
+_in_bundles = msgspec.msgpack.Decoder(_InBundles)
+
+
+def pack_function(
+    function: Function, *, strict: bool, allow: Sequence[str], share: Share | None = None
+) -> bytes:
     """A function as bytes.
+
+    Parameters
+    ----------
+    function : callable
+        Any.
+    strict : bool
+        Whether it must be one of those in `allow`.
+    allow : sequence of str
+        Rules.
+    share : callable, optional
+        Makes bundles of what is large; unless given, the bytes hold all.
 
     Raises
     ------
@@ -37,11 +82,42 @@ def pack_function(function: Function, *, strict: bool, allow: Sequence[str]) -> 
         _check_allowed(reference, allow)
     if reference is not None:
         return _BY_REFERENCE + reference.encode()
-    return _BY_VALUE + _by_value(function)
+    if share is None:
+        return _BY_VALUE + _by_value(function, None)
+    arrays: list[PickleBuffer] = []
+
+    def beside(buffer: PickleBuffer) -> bool:
+        if buffer.raw().nbytes <= BIG:
+            return True
+        arrays.append(buffer)
+        return False
+
+    data = _by_value(function, beside)
+    if not arrays and len(data) <= BIG:
+        return _BY_VALUE + data
+    names = tuple(share(array.raw()) for array in arrays)
+    parts = _InBundles(b"", share(data), names) if len(data) > BIG else _InBundles(data, "", names)
+    return _IN_BUNDLES + msgspec.msgpack.encode(parts)
 
 
-def unpack_function(packed: bytes, *, strict: bool, allow: Sequence[str]) -> Function:
+def bundles_of_function(packed: bytes) -> tuple[str, ...]:
+    """The names of the bundles that a packed function needs."""
+    return _in_bundles.decode(packed[1:]).names if packed[:1] == _IN_BUNDLES else ()
+
+
+def unpack_function(
+    packed: bytes, *, strict: bool, allow: Sequence[str], fetch: Callable[[str], memoryview]
+) -> Function:
     """The function that `pack_function` was given. Its payload's signature is verified already.
+
+    Parameters
+    ----------
+    packed : bytes
+        The function.
+    strict, allow
+        As for `pack_function`.
+    fetch : callable
+        Gives the verified content of a bundle.
 
     Raises
     ------
@@ -50,10 +126,12 @@ def unpack_function(packed: bytes, *, strict: bool, allow: Sequence[str]) -> Fun
     PayloadError
         It cannot be imported here.
     """
-    if packed[:1] == _BY_VALUE:
+    if packed[:1] in (_BY_VALUE, _IN_BUNDLES):
         if strict:
             _check_allowed(None, allow)
-        return cast(Function, _load(packed[1:]))
+        if packed[:1] == _BY_VALUE:
+            return cast(Function, _load(packed[1:]))
+        return cast(Function, _loaded.get(packed) or _load_bundles(packed, fetch))
     reference = packed[1:].decode()
     if strict:
         _check_allowed(reference, allow)
@@ -76,6 +154,16 @@ def unpack_function(packed: bytes, *, strict: bool, allow: Sequence[str]) -> Fun
     return function
 
 
+def _load_bundles(packed: bytes, fetch: Callable[[str], memoryview]) -> object:
+    parts = _in_bundles.decode(packed[1:])
+    # The function may change its arrays, as it could where it was made.
+    arrays = [bytearray(fetch(name)) for name in parts.arrays]
+    data = bytes(fetch(parts.whole)) if parts.whole else parts.pickle
+    function = load(data, arrays)
+    _loaded.put(packed, function, len(data) + sum(map(len, arrays)))
+    return function
+
+
 class _Packed(NamedTuple):
     """A function that was pickled, and what it was made of at that time."""
 
@@ -90,13 +178,13 @@ _packed: "WeakKeyDictionary[FunctionType, _Packed]" = WeakKeyDictionary()
 _CONSTANT = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
-def _by_value(function: Function) -> bytes:
+def _by_value(function: Function, beside: Beside | None) -> bytes:
     """Pickle a function, unless that was done before and nothing of it has changed since.
 
     Pickling it anew for each of a thousand calls would take longer than all the rest.
     """
     if type(function) is not FunctionType:
-        return dump(function, "the function")
+        return dump(function, "the function", beside=beside)
     known = _packed.get(function)
     code = function.__code__
     names = known.names if known is not None and known.parts[0] is code else _names(code)
@@ -111,7 +199,7 @@ def _by_value(function: Function) -> bytes:
         and all(map(is_, parts, known.parts))
     ):
         return known.data
-    data = dump(function, "the function")
+    data = dump(function, "the function", beside=beside)
     if parts is not None:
         _packed[function] = _Packed(names, parts, modules, data)
     return data
@@ -156,9 +244,7 @@ def _reference(function: Function) -> str | None:
     # A notebook's module is the worker's own, another one; some modules exist in memory only.
     if module == "__main__" or "<" in name or getattr(loaded, "__spec__", None) is None:
         return None
-    if loaded in cloudpickle.list_registry_pickle_by_value() or module in (
-        cloudpickle.list_registry_pickle_by_value()
-    ):
+    if is_shipped(module):
         return None
     found: object = loaded
     for part in name.split("."):

@@ -3,7 +3,7 @@
 import io
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pickle import PickleBuffer
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -19,6 +19,7 @@ _DEPTH = 4
 _PROTOCOL = 5
 
 Reducer = Callable[[Any], Any]
+Beside = Callable[[PickleBuffer], bool]
 
 
 def _reduce_file(file: io.TextIOWrapper) -> Any:
@@ -37,13 +38,18 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     )
 
 
-def _pickled(value: object) -> bytes:
+def _pickled(value: object, beside: Beside | None = None) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, protocol=_PROTOCOL).dump(value)
+    _Pickler(file, protocol=_PROTOCOL, buffer_callback=beside).dump(value)
     return file.getvalue()
 
 
-def dump(value: object, what: str, parts: Iterable[tuple[str, object]] = ()) -> bytes:
+def dump(
+    value: object,
+    what: str,
+    parts: Iterable[tuple[str, object]] = (),
+    beside: Beside | None = None,
+) -> bytes:
     """The value as a pickle.
 
     Parameters
@@ -54,6 +60,9 @@ def dump(value: object, what: str, parts: Iterable[tuple[str, object]] = ()) -> 
         What to call it, should it fail.
     parts : iterable of (str, object)
         What to call its parts, if they have names of their own.
+    beside : callable, optional
+        Is given the data of each array, in order. What it answers False to is not in the pickle:
+        `load` wants it back.
 
     Raises
     ------
@@ -61,7 +70,7 @@ def dump(value: object, what: str, parts: Iterable[tuple[str, object]] = ()) -> 
         It holds something that cannot be pickled; the message names it.
     """
     try:
-        return _pickled(value)
+        return _pickled(value, beside)
     except OmniQError:
         raise  # one of ours says why it stays
     except Exception as error:  # pickling runs the values' own code, which may raise anything
@@ -134,8 +143,15 @@ class _Scale(io.RawIOBase):
         return size
 
 
-def load(data: bytes) -> object:
+def load(data: bytes, beside: Sequence[bytes | bytearray] = ()) -> object:
     """The value of a pickle whose signature is verified.
+
+    Parameters
+    ----------
+    data : bytes
+        The pickle.
+    beside : sequence of bytes or bytearray
+        The data of arrays that is not in it. Arrays whose data is a bytearray can be changed.
 
     Raises
     ------
@@ -143,7 +159,7 @@ def load(data: bytes) -> object:
         Something that it needs is missing here.
     """
     try:
-        return cloudpickle.loads(data)
+        return cloudpickle.loads(data, buffers=beside)
     except Exception as error:  # unpickling runs the values' own code, which may raise anything
         raise PayloadError(
             f"a pickled value cannot be opened here: {type(error).__name__}: {error}. "

@@ -59,9 +59,6 @@ to YAML or Python only as variables, unless you say `secrets=True`.
 **Log levels** are those of the standard library's loggers `omniq_nb`, `omniq_nb.worker`,
 `omniq_nb.schedules`, `omniq_nb.events` and `omniq_nb.storage`; where their messages go is up to
 your own `logging` set-up. A level that you set yourself stays, unless the configuration names one.
-
-The stores of memory, sqlite and file exist. The other backends' configurations are checked;
-connecting to one says that its store does not exist yet.
 '''
 
 

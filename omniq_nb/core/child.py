@@ -17,18 +17,22 @@ import threading
 import time
 from queue import SimpleQueue
 from types import FrameType
-from typing import IO
+from typing import IO, NamedTuple
 
 import msgspec
 
 from omniq_nb.codec import Codec
+from omniq_nb.codec.bundles import Shelf
 from omniq_nb.core.context import REASONS, Progress
 from omniq_nb.core.run import Attempt, Coroutines, Outcome
-from omniq_nb.errors import TaskCancelled
+from omniq_nb.errors import PayloadError, TaskCancelled
 from omniq_nb.models.task import Task
 
 GRACE = 2.0
 """Seconds between asking a process to end and killing it."""
+
+AT_HAND = 64 << 20
+"""Bytes of bundles that a child keeps for tasks to come."""
 
 PROGRESS_EVERY = 0.05
 """Seconds between two progress reports that are sent."""
@@ -43,6 +47,20 @@ class Hello(msgspec.Struct, kw_only=True):
     prefer: str
     path: list[str]
     cwd: str | None
+
+
+class Wanted(msgspec.Struct, tag=True):
+    """A child's question for a bundle."""
+
+    name: str
+
+
+class Delivery(NamedTuple):
+    """The answer: the bundle, or why there is none."""
+
+    name: str
+    payload: bytes
+    error: str
 
 
 def send(stream: IO[bytes], frame: bytes) -> None:
@@ -83,6 +101,8 @@ class Child:
         self._requests = requests
         self._replies = replies
         self._inbox: SimpleQueue[Task | None] = SimpleQueue()
+        self._delivered: SimpleQueue[Delivery] = SimpleQueue()
+        self._at_hand: Shelf[bytes] = Shelf(AT_HAND)
         self._attempt: Attempt | None = None
         self._sending = threading.Lock()
         self._next_progress = 0.0
@@ -100,7 +120,7 @@ class Child:
         with Coroutines() as coroutines:
             while (task := self._inbox.get()) is not None:
                 self._next_progress = 0.0
-                self._attempt = Attempt(task, codec, hello.prefer, self._report)
+                self._attempt = Attempt(task, codec, hello.prefer, self._report, self._fetch)
                 outcome = self._attempt.run(coroutines)
                 self._attempt = None
                 # The parent has the task; what it wants back is the rest.
@@ -111,10 +131,14 @@ class Child:
 
     def _read(self) -> None:
         """Receive tasks; when the parent is gone, let nothing survive it."""
-        decoder = msgspec.msgpack.Decoder(Task)
+        decoder = msgspec.msgpack.Decoder(Task | Delivery)
         try:
             while True:
-                self._inbox.put(decoder.decode(receive(self._requests)))
+                request = decoder.decode(receive(self._requests))
+                if isinstance(request, Task):
+                    self._inbox.put(request)
+                else:
+                    self._delivered.put(request)
         except EOFError:
             self._inbox.put(None)
         if self._attempt is None:
@@ -131,6 +155,18 @@ class Child:
         if attempt.interrupt is None:
             raise TaskCancelled(REASONS["cancelled"])
 
+    def _fetch(self, name: str) -> bytes:
+        """Ask the parent for a bundle, and wait for it."""
+        payload = self._at_hand.get(name)
+        if payload is None:
+            self._send(Wanted(name))
+            delivery = self._delivered.get()
+            if delivery.error:
+                raise PayloadError(delivery.error)
+            payload = delivery.payload
+            self._at_hand.put(name, payload, len(payload))
+        return payload
+
     def _report(self, progress: Progress) -> None:
         # A frame costs as much as a thousand calls: a bar that moves 20 times a second will do.
         now = time.monotonic()
@@ -139,7 +175,7 @@ class Child:
             progress.task = Task(id=progress.task.id, name=progress.task.name)
             self._send(progress)
 
-    def _send(self, reply: Outcome | Progress) -> None:
+    def _send(self, reply: Outcome | Progress | Wanted) -> None:
         frame = msgspec.msgpack.encode(reply)
         with self._sending:
             send(self._replies, frame)

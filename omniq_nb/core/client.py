@@ -7,10 +7,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from omniq_nb.codec import Codec, project_key
+from omniq_nb.codec import Bundles, Codec, project_key
+from omniq_nb.codec.shipping import ship
 from omniq_nb.config import OmniQConfig, StorageBackendConfig
 from omniq_nb.config.logging import apply_logging
 from omniq_nb.core.engine import Engine
@@ -21,7 +22,7 @@ from omniq_nb.core.provenance import origin
 from omniq_nb.core.schedules import AsyncSchedules
 from omniq_nb.core.submission import Call, grid, plain_function
 from omniq_nb.core.workers import STOP_TIMEOUT, AsyncWorkers
-from omniq_nb.errors import ConfigError, NotSerializable, UnknownTask
+from omniq_nb.errors import ConfigError, NotSerializable, PayloadRefused, UnknownTask
 from omniq_nb.models.task import Retry, State, Task
 from omniq_nb.storage.factory import StorageBackendFactory
 
@@ -68,12 +69,12 @@ def configuration(where: Backend | None, backend: Backend | None) -> OmniQConfig
     raise ConfigError("config", given, allowed)
 
 
-def make_engine(config: OmniQConfig) -> Engine:
-    """The inside of a client, not yet open."""
+def make_engine(config: OmniQConfig, key: bytes | None = None) -> Engine:
+    """The inside of a client, not yet open. The project's key is looked up unless given."""
     apply_logging(config)
     settings = config.settings
     codec = Codec(
-        project_key(settings.project_name),
+        project_key(settings.project_name) if key is None else key,
         strict=settings.strict,
         allow=settings.allowed_functions,
     )
@@ -108,7 +109,7 @@ class AsyncOmniQ:
     ConfigError
         Something in the configuration is wrong.
     StoreUnavailable
-        A backend lacks its driver, or does not exist yet in this version.
+        A backend lacks its driver.
 
     Examples
     --------
@@ -234,8 +235,10 @@ class AsyncOmniQ:
             The function or an argument cannot travel; the message says what and why.
         """
         options = options_of(function, self._engine.defaults)
-        task = self._engine.submission.task(function, args, kwargs, options)
-        await self._engine.enqueue([task], origin=origin(plain_function(function)))
+        bundles = Bundles()
+        task = self._engine.submission.task(function, args, kwargs, options, bundles=bundles)
+        come_from = origin(plain_function(function))
+        await self._engine.enqueue([task], origin=come_from, bundles=bundles)
         return AsyncHandle(self._engine, task.id)
 
     async def map(
@@ -278,11 +281,41 @@ class AsyncOmniQ:
     ) -> AsyncBatch[T]:
         """Enqueue a batch of explicit ``(args, kwargs)`` pairs; `map` in other words."""
         options = options_of(function, self._engine.defaults)
-        batch, tasks = self._engine.submission.batch(name, function, calls, options)
+        bundles = Bundles()
+        batch, tasks = self._engine.submission.batch(name, function, calls, options, bundles)
+        come_from = origin(plain_function(function))
         await self._engine.enqueue(
-            tasks, revive=name is not None, origin=origin(plain_function(function))
+            tasks, revive=name is not None, origin=come_from, bundles=bundles
         )
         return AsyncBatch(self._engine, batch, [task.id for task in tasks])
+
+    def ship(self, *modules: ModuleType) -> None:
+        """Have modules of your own travel with the tasks that need them.
+
+        Otherwise a worker imports a module, so it must be installed where the worker runs. A
+        module that is shipped need not be. Edit it and ship it again: it is reloaded, and tasks
+        submitted from then on have it as it is then. It holds for all clients of this process.
+
+        Parameters
+        ----------
+        *modules : module
+            Modules written in Python, or packages, with what is below them. What their functions
+            import when they run must be there where the worker runs.
+
+        Raises
+        ------
+        ConfigError
+            One is no such module.
+        PayloadRefused
+            Strict mode forbids it.
+        """
+        if self._engine.codec.strict:
+            raise PayloadRefused(
+                "strict mode runs importable functions only, and shipped ones travel by value: "
+                "install their package where the workers run"
+            )
+        for module in modules:
+            ship(module)
 
     # ---------------------------------------------------------------- finding
 

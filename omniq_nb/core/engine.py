@@ -7,8 +7,9 @@ from typing import Protocol
 
 import msgspec
 
-from omniq_nb.codec import Codec
+from omniq_nb.codec import Bundles, Codec
 from omniq_nb.config import COMPONENTS, OmniQConfig
+from omniq_nb.core.bundles import BundleStore
 from omniq_nb.core.events import EventLog, event
 from omniq_nb.core.options import TaskOptions
 from omniq_nb.core.outcomes import Outcomes, result_of
@@ -71,6 +72,7 @@ class Engine:
         self.defaults = defaults
         self.result_format = result_format
         self.submission = Submission(codec)
+        self.bundles = BundleStore(stores.task_queue)
         self.events = EventLog(stores.event_storage)
         self.outcomes = Outcomes(stores)
         self.explorer = Explorer(stores)
@@ -90,9 +92,11 @@ class Engine:
             await store.open()
         self.events.open()
         self.outcomes.open()
+        self.bundles.open()
 
     async def close(self) -> None:
         """Write what is pending and close the stores."""
+        self.bundles.close()
         await self.outputs.close()
         await self.outcomes.close()
         await self.events.flush()
@@ -100,9 +104,15 @@ class Engine:
             await store.close()
 
     async def enqueue(
-        self, tasks: list[Task], revive: bool = False, origin: str | None = None
+        self,
+        tasks: list[Task],
+        revive: bool = False,
+        origin: str | None = None,
+        bundles: Bundles | None = None,
     ) -> list[bool]:
         """Add tasks and say so, and where they come from. False: known already, left alone."""
+        if bundles is not None:
+            await self.bundles.put(bundles)
         added = await self.stores.task_queue.add(tasks, revive)
         if origin is not None:
             self.tell_environment()
@@ -176,11 +186,11 @@ class Engine:
                 result.expires_at = task.finished_at + task.result_ttl
             results.append(result)
         await self.stores.result_storage.put(results)
-        self.outcomes.publish(results, since)
         self.events.emit(
             event(_REPORTED[task.state], task.finished_at or 0.0, task, message=task.error)
             for task in tasks
         )
+        self.outcomes.publish(results, since)
 
     async def unserved(self, queues: Iterable[str]) -> tuple[str, ...]:
         """Those of the queues that no worker serves."""

@@ -22,7 +22,8 @@ import msgspec
 from omniq_nb.models.event import Event, EventType
 
 FRESH = 5.0
-"""Seconds for which an environment is taken to be what it was: packages and commits change."""
+"""Seconds for which an environment is taken to be what it was. Packages, commits and the working
+directory change, but to ask for the directory alone takes a good part of a submission."""
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,8 +63,8 @@ class Described(msgspec.Struct, frozen=True):
 
 
 def environment() -> Described:
-    """The environment of this process, as it is in this directory."""
-    return _environment(working_directory(), time.monotonic() // FRESH)
+    """The environment of this process, as it is in its directory."""
+    return _environment(time.monotonic() // FRESH)
 
 
 def working_directory() -> str:
@@ -109,13 +110,13 @@ def _update(update: Callable[[bytes], None], code: CodeType) -> None:
             update(repr(known).encode())
 
 
-@lru_cache(8)
-def _environment(cwd: str, moment: float) -> Described:
+@lru_cache(1)
+def _environment(moment: float) -> Described:
     known = Environment(
         python=platform.python_version(),
         platform=f"{sys.platform} {platform.machine()}",
         packages=_packages(sys.path),
-        commit=_commit(Path(cwd)),
+        commit=_commit(Path(working_directory())),
     )
     data = msgspec.json.encode(known)
     return Described(blake2b(data, digest_size=8).hexdigest(), data.decode())
@@ -175,8 +176,13 @@ def _notebook() -> tuple[str | None, str | None]:
     main = vars(sys.modules["__main__"])
     if shell is None:
         return main.get("__file__"), None
-    name = shell.user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
-    return name, cell_id(shell) or f"In[{shell.execution_count}]"
+    return notebook_path(shell), cell_id(shell) or f"In[{shell.execution_count}]"
+
+
+def notebook_path(shell: Any) -> str | None:
+    """The notebook's file, where the front end tells it."""
+    told = shell.user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
+    return told if isinstance(told, str) else None
 
 
 def cell_id(shell: Any) -> str | None:

@@ -17,6 +17,7 @@ from typing import Self
 import msgspec
 
 from omniq_nb.codec import Codec, to_json, type_name
+from omniq_nb.codec.bundles import Fetch, no_bundles
 from omniq_nb.core.capture import (
     LIMIT,
     TRANSCRIPT,
@@ -89,6 +90,8 @@ class Attempt:
         How values are packed, where there is a choice.
     report : callable
         Is given what the task says of its progress.
+    fetch : callable
+        Gives the bundles that the call refers to.
 
     Attributes
     ----------
@@ -112,6 +115,7 @@ class Attempt:
         "_position",
         "_prefer",
         "deadline",
+        "fetch",
         "interrupt",
         "over",
         "printed",
@@ -123,10 +127,16 @@ class Attempt:
     )
 
     def __init__(
-        self, task: Task, codec: Codec, prefer: str, report: Callable[[Progress], None]
+        self,
+        task: Task,
+        codec: Codec,
+        prefer: str,
+        report: Callable[[Progress], None],
+        fetch: Fetch = no_bundles,
     ) -> None:
         self.task = task
         self.report = report
+        self.fetch = fetch
         self.reason: Reason | None = None
         self.interrupt: Callable[[], object] | None = None
         self.over = False
@@ -184,7 +194,8 @@ class Attempt:
         CURRENT.set(self)
         TRANSCRIPT.set(self.transcript)
         renew()
-        return self._codec.decode_call(self.task.call, context=f"call:{self.task.id}")
+        context = f"call:{self.task.id}"
+        return self._codec.decode_call(self.task.call, context=context, fetch=self.fetch)
 
     def succeed(self, value: object) -> Outcome:
         """Make the outcome with this value.

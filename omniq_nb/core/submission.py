@@ -3,14 +3,17 @@
 Runs in the caller's thread, so that pickling errors surface in the cell that caused them.
 """
 
+import inspect
 import itertools
 import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
+from types import FunctionType
+from weakref import WeakKeyDictionary
 
-from omniq_nb.codec import Codec, arguments_json
+from omniq_nb.codec import Bundles, Codec, arguments_json
 from omniq_nb.core.options import TaskOptions
 from omniq_nb.errors import ConfigError
 from omniq_nb.models.task import Task
@@ -60,6 +63,43 @@ def plain_function(function: Function) -> Function:
     return getattr(function, "__omniq_function__", function)
 
 
+_signatures: "WeakKeyDictionary[FunctionType, inspect.Signature]" = WeakKeyDictionary()
+
+
+def check_arguments(
+    function: Function, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> None:
+    """Refuse a call that Python itself would refuse, here and not at the worker.
+
+    Only functions written in Python are looked at, as they are and not as a decorator's
+    ``__wrapped__`` says: a decorator may supply arguments of its own.
+
+    Raises
+    ------
+    ConfigError
+        An argument is missing, unknown, given twice or one too many.
+    """
+    if not isinstance(function, FunctionType):
+        return
+    code = function.__code__
+    needed = code.co_argcount - len(function.__defaults__ or ())
+    if not kwargs and not code.co_kwonlyargcount and needed <= len(args) <= code.co_argcount:
+        return  # the common case, without the cost of a signature
+    signature = _signatures.get(function)
+    if signature is None:
+        signature = inspect.signature(function, follow_wrapped=False)
+        _signatures[function] = signature
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        # No values: one may be a secret.
+        given = ", ".join(["..."] * len(args) + [f"{name}=..." for name in kwargs])
+        name = function_name(function)
+        raise ConfigError(
+            f"arguments of {name}", f"({given})", f"{name}{signature}; {error}"
+        ) from None
+
+
 class Submission:
     """Makes tasks of calls.
 
@@ -79,14 +119,15 @@ class Submission:
         kwargs: Mapping[str, object],
         options: TaskOptions,
         task_id: str | None = None,
+        bundles: Bundles | None = None,
     ) -> Task:
-        """One task for one call."""
+        """One task for one call. What is large goes into `bundles`, unless there are none."""
         function = plain_function(function)
-        packed = self._codec.pack_function(function)
+        packed = self._codec.pack_function(function, bundles)
         name = options.name or function_name(function)
         if task_id is None:
             task_id = derived_id("key", name, options.key) if options.key else random_id()
-        return self._task(function, packed, name, (args, dict(kwargs)), options, task_id)
+        return self._task(function, packed, name, (args, dict(kwargs)), options, task_id, bundles)
 
     def template(
         self,
@@ -96,7 +137,10 @@ class Submission:
         kwargs: Mapping[str, object],
         options: TaskOptions,
     ) -> Task:
-        """The task that a schedule copies at each fire time, signed for the schedule alone."""
+        """The task that a schedule copies at each fire time, signed for the schedule alone.
+
+        It holds all that it needs: no queue knows which bundles a schedule will need.
+        """
         task = self.task(function, args, kwargs, options, task_id=schedule_id)
         task.call = self._codec.rebind(
             task.call, old=f"call:{schedule_id}", new=f"schedule:{schedule_id}"
@@ -104,31 +148,41 @@ class Submission:
         return task
 
     def batch(
-        self, name: str | None, function: Function, calls: Iterable[Call], options: TaskOptions
+        self,
+        name: str | None,
+        function: Function,
+        calls: Iterable[Call],
+        options: TaskOptions,
+        bundles: Bundles,
     ) -> tuple[str, list[Task]]:
-        """Tasks for many calls of one function, and the batch's name.
+        """Tasks for many calls of one function, and the batch's name. What is large: `bundles`.
 
         In a named batch the same call has the same id each time, so that what is already
         known is not enqueued again. Equal calls within one batch are told apart by number.
         """
         function = plain_function(function)
-        packed = self._codec.pack_function(function)
+        packed = self._codec.pack_function(function, bundles)
         task_name = options.name or function_name(function)
         unique = random_id()
         batch = name or f"{task_name.rpartition('.')[2]}-{unique}"
         tasks = []
         seen: dict[str, int] = {}
         for position, call in enumerate(calls):
+            args, kwargs = call
+            constants = self._codec.share_constants(kwargs, bundles)
             if name is None:
                 task_id = f"{unique}-{position:06x}"  # rising, which indexes like
             else:
-                args, kwargs = call
-                content = self._codec.encode((args, sorted(kwargs.items())), context="batch")
+                # A bundle's name says what is in it, and is packed sooner.
+                known = [(key, constants.get(key, value)) for key, value in kwargs.items()]
+                content = self._codec.encode((args, sorted(known)), context="batch")
                 task_id = derived_id("batch", batch, task_name, content)
                 seen[task_id] = number = seen.get(task_id, 0) + 1
                 if number > 1:
                     task_id = f"{task_id}-{number}"
-            task = self._task(function, packed, task_name, call, options, task_id)
+            task = self._task(
+                function, packed, task_name, call, options, task_id, bundles, constants
+            )
             task.batch, task.position = batch, position
             tasks.append(task)
         return batch, tasks
@@ -141,13 +195,25 @@ class Submission:
         call: Call,
         options: TaskOptions,
         task_id: str,
+        bundles: Bundles | None,
+        constants: Mapping[str, str] | None = None,
     ) -> Task:
         args, kwargs = call
+        check_arguments(function, args, kwargs)
         now = time.time()
+        encoded = self._codec.encode_call(
+            packed,
+            args,
+            kwargs,
+            context=f"call:{task_id}",
+            bundles=bundles,
+            constants=constants,
+        )
         return Task(
             id=task_id,
             name=name,
-            call=self._codec.encode_call(packed, args, kwargs, context=f"call:{task_id}"),
+            call=encoded,
+            bundles=self._codec.bundles_of(encoded) if bundles and bundles.payloads else (),
             queue=options.queue,
             priority=options.priority,
             arguments=arguments_json(function, args, kwargs),

@@ -230,8 +230,9 @@ class Worker:
     async def _claim_some(self) -> None:
         ahead = min(PREFETCH_LIMIT, max(1.0, PREFETCH_SECONDS / self._seconds_per_task))
         room = int(min(self.info.concurrency * ahead - len(self._held), self._claims_left))
-        # Half-full is soon enough: claims are cheaper in batches.
-        if room <= 0 or (room < self.info.concurrency * ahead / 2 and self._executor.backlog()):
+        # Half-full is soon enough, as long as no slot is free: claims are cheaper in batches.
+        busy = len(self._held) >= self.info.concurrency and self._executor.backlog()
+        if room <= 0 or (room < self.info.concurrency * ahead / 2 and busy):
             self._room.clear()
             await self._room.wait()
             return
@@ -244,7 +245,7 @@ class Worker:
             self._executor.submit(running)
             if len(running) < len(tasks):
                 await self._engine.report([task for task in tasks if task.state.final], since)
-        if len(tasks) < room:  # there were no more
+        if len(tasks) < room:  # no more is due
             await self._stores.task_queue.wait(self.info.queues, IDLE)
 
     # ---------------------------------------------------------------- finishing
@@ -277,6 +278,14 @@ class Worker:
             if self._held.get(outcome.task.id) is outcome.task:
                 del self._held[outcome.task.id]
         self._room.set()
+        # Events first: who was told that a task ended may ask for its history at once.
+        self._engine.events.emit(
+            chain.from_iterable(
+                self._events(outcome, settle)
+                for outcome, settle, applied in zip(outcomes, settles, settled, strict=True)
+                if applied
+            )
+        )
         self._engine.outcomes.publish(
             [
                 result
@@ -284,13 +293,6 @@ class Worker:
                 if applied and result is not None
             ],
             since,
-        )
-        self._engine.events.emit(
-            chain.from_iterable(
-                self._events(outcome, settle)
-                for outcome, settle, applied in zip(outcomes, settles, settled, strict=True)
-                if applied
-            )
         )
 
     async def _settle_surely(
@@ -429,7 +431,7 @@ class Worker:
     # ---------------------------------------------------------------- beating
 
     async def _beat_once(self) -> None:
-        await asyncio.sleep(BEAT)
+        await asyncio.sleep(BEAT if self._held else max(BEAT, self._stores.task_queue.rest))
         await self._extend()
         await self._beat()
         self._announce()
@@ -476,6 +478,7 @@ class Worker:
         self._claims_left += len(tasks)
         for task in tasks:
             self._held.pop(task.id, None)
+        self._room.set()
         await self._stores.task_queue.settle(
             [Settle(id=t.id, token=t.token, to=State.QUEUED, released=True) for t in tasks]
         )

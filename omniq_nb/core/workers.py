@@ -24,7 +24,7 @@ from omniq_nb.models.task import WorkerInfo
 STOP_TIMEOUT = 10.0
 """Seconds that running tasks have, by default, when workers stop."""
 
-Launched = Literal["background"]
+Launched = Literal["background", "dask"]
 """The kinds of workers that are other processes, and so many of them."""
 
 
@@ -45,7 +45,7 @@ class AsyncWorkers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._workers: dict[tuple[str, tuple[str, ...]], Worker] = {}
-        self._launchers: dict[str, Launcher] = {}
+        self._launchers: dict[str, tuple[dict[str, object], Launcher]] = {}
         self._ticker = Ticker(engine)
         self._changing = asyncio.Lock()
 
@@ -92,7 +92,8 @@ class AsyncWorkers:
             What runs them. In this process: ``"thread"``, threads; ``"async"``, coroutines of
             one thread; ``"process"``, child processes, which alone use several cores for
             Python code and can be ended at any time; ``"process-per-task"``, a fresh one for
-            each attempt. Outliving this process: ``"background"``, detached processes.
+            each attempt. Outliving this process: ``"background"``, detached processes;
+            ``"dask"``, tasks of a Dask cluster, whose `address` or `client` is given besides.
             ``OMNIQ_DEFAULT_WORKER`` unless given.
         queues : str or sequence of str, optional
             Which queues are asked, in this order; ``OMNIQ_DEFAULT_QUEUE`` unless given.
@@ -128,7 +129,8 @@ class AsyncWorkers:
         if kind not in EXECUTORS:
             order, others = WorkerOrder.checked(names, options)
             async with self._changing:
-                return await self._launcher(kind, others).scale(order, n)
+                launcher = await self._launcher(kind, others)
+                return await launcher.scale(order, n)
         for option, value in options.items():
             allowed = f"nothing: only launched workers ({', '.join(LAUNCHERS)}) have it"
             raise ConfigError(option, value, allowed)
@@ -179,7 +181,7 @@ class AsyncWorkers:
                     await self.start(n, one, queues)
         else:
             async with self._changing:
-                launcher = self._launcher(kind)
+                launcher = await self._launcher(kind)
                 for order in {order for order, _ in await launcher.find()}:
                     await launcher.scale(order, n)
 
@@ -194,7 +196,7 @@ class AsyncWorkers:
 
     async def release(self) -> None:
         """Let go of the launchers; what they launched lives on."""
-        for launcher in self._launchers.values():
+        for _, launcher in self._launchers.values():
             await launcher.close()
         self._launchers.clear()
 
@@ -204,7 +206,8 @@ class AsyncWorkers:
             worker.resize(n)
             return worker.info
         engine = self._engine
-        worker = Worker(engine, maker(kind, engine.codec, engine.result_format), queues, n)
+        make = maker(kind, engine.codec, engine.result_format, engine.bundles.fetch)
+        worker = Worker(engine, make, queues, n)
         await worker.start()
         self._workers[kind, queues] = worker
         engine.workers.append(worker)
@@ -221,7 +224,7 @@ class AsyncWorkers:
             self._engine.workers.remove(worker)
 
     async def _stop_launched(self, kind: str, drain: bool, timeout: float | None) -> None:
-        launcher = self._launcher(kind)
+        launcher = await self._launcher(kind)
         started = time.monotonic()
         if drain:
             queues = {queue for order, _ in await launcher.find() for queue in order.queues}
@@ -232,11 +235,17 @@ class AsyncWorkers:
         left = None if timeout is None else max(0.0, started + timeout - time.monotonic())
         await launcher.stop(left)
 
-    def _launcher(self, kind: str, options: dict[str, object] | None = None) -> Launcher:
+    async def _launcher(self, kind: str, options: dict[str, object] | None = None) -> Launcher:
         """The launcher of this kind. One that was given options keeps them."""
-        if options or kind not in self._launchers:
-            self._launchers[kind] = make_launcher(kind, self._engine, options or {})
-        return self._launchers[kind]
+        if kind in self._launchers:
+            known, launcher = self._launchers[kind]
+            if not options or options == known:
+                return launcher
+            await launcher.close()
+            del self._launchers[kind]
+        launcher = make_launcher(kind, self._engine, options or {})
+        self._launchers[kind] = options or {}, launcher
+        return launcher
 
     def _check_kind(self, kind: str) -> None:
         if kind not in EXECUTORS and kind not in LAUNCHERS:

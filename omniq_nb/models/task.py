@@ -21,6 +21,10 @@ class State(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+    def __repr__(self) -> str:
+        # As a word: who prints `batch.counts()` wants to read it.
+        return repr(self.value)
+
     @property
     def final(self) -> bool:
         """Whether the task is over: no worker will touch it unless it is requeued by hand."""
@@ -105,6 +109,9 @@ class Task(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         Ids of tasks that must succeed first.
     schedule : str or None
         The schedule that enqueued it.
+    bundles : tuple of str
+        The names of the bundles that `call` refers to: what is too large to be stored with each
+        task that needs it. A queue may forget them when the task has succeeded.
     state, attempt, token
         `attempt` counts the claims since the last (re)queueing by hand, less the ones that
         were released unstarted. `token` counts all claims ever and so fences off a zombie.
@@ -138,6 +145,7 @@ class Task(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     retry: Retry = Retry()
     depends_on: tuple[str, ...] = ()
     schedule: str | None = None
+    bundles: tuple[str, ...] = ()
 
     state: State = State.QUEUED
     attempt: int = 0

@@ -13,8 +13,10 @@ import ast
 import logging
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +26,10 @@ from omniq_nb.core.engine import Engine
 from omniq_nb.core.handle import value_of
 from omniq_nb.core.options import Options
 from omniq_nb.core.outputs import Follower, Following, News, Piece
-from omniq_nb.core.provenance import cell_id
+from omniq_nb.core.provenance import cell_id, notebook_path
 from omniq_nb.errors import OmniQError, UnknownTask
 from omniq_nb.models.result import Result
-from omniq_nb.models.task import State, Task
+from omniq_nb.models.task import LIVE, State, Task
 from omniq_nb.notebook import faces
 from omniq_nb.notebook.cards import Canvas, canvas_here, kernel_shell
 from omniq_nb.notebook.cellrun import UNPACKED, Parcel, run_cell
@@ -295,6 +297,71 @@ class Run:
         _display(data, metadata, self._value_id, update=True)
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """Which cell a task is: its metadata, by which a kernel finds what another one submitted.
+
+    Attributes
+    ----------
+    host : str
+        The machine of the kernel.
+    notebook : str or None
+        The notebook's file, if the front end tells it.
+    cell : str
+        The cell's id, or a hash of its code if the front end tells none.
+    """
+
+    host: str
+    notebook: str | None
+    cell: str
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A run of a cell that another kernel submitted, and that is not over."""
+
+    task_id: str
+    state: str
+    mark: Mark
+
+
+async def left(engine: Engine, mark: Mark, name: str | None) -> list[Left]:
+    """The runs of a cell that are not over, whoever submitted them.
+
+    Parameters
+    ----------
+    engine : Engine
+        The client's inside.
+    mark : Mark
+        The cell.
+    name : str or None
+        What the user calls it: runs of that name from the same notebook are meant, too.
+    """
+    counts = await engine.stores.task_queue.counts()
+    if not any(count for (_, state), count in counts.items() if state in LIVE):
+        return []
+    table = await engine.explorer.table(
+        "tasks",
+        columns=["task_id", "name", "state", "metadata"],
+        where={"state": [str(state) for state in LIVE]},
+    )
+    found = []
+    for row in table.to_pylist():
+        told = _mark_of(row["metadata"])
+        if told is None or told.notebook != mark.notebook:
+            continue
+        if told.cell == mark.cell or (name is not None and row["name"] == name):
+            found.append(Left(row["task_id"], row["state"], told))
+    return found
+
+
+def _mark_of(metadata: str) -> Mark | None:
+    if '"cell"' not in metadata:
+        return None
+    try:
+        return msgspec.json.decode(metadata, type=Mark)
+    except msgspec.ValidationError:  # the user's own
+        return None
+
+
 class Cells:
     """The runs of a notebook's cells, so that no cell runs twice at the same time.
 
@@ -307,6 +374,7 @@ class Cells:
     def __init__(self, shell: "InteractiveShell") -> None:
         self._shell = shell
         self._runs: dict[str, Run] = {}
+        self._looked: set[tuple[str, str]] = set()  # which cells of which client
 
     def run(
         self,
@@ -344,9 +412,12 @@ class Cells:
         label = name or f"cell {self._shell.displayhook.prompt_count}"
         packed = luggage(tree, self._shell.user_ns, label, inputs, outputs)
         named: Options = {**options, "name": label}
-        function = client.task(**named)(run_cell)
-        keys = self._keys(cell, name)
+        keys, mark = self._keys(cell, name), self._mark(cell)
         notes = self._cancel(client, keys)
+        if mark is not None:
+            named["metadata"] = msgspec.to_builtins(mark)
+            notes += self._cancel_left(client, keys, mark, name)
+        function = client.task(**named)(run_cell)
         handle: Handle[Any] = function.submit(source, packed)
         in_kernel = kernel_shell() is not None
         if in_kernel:
@@ -363,6 +434,34 @@ class Cells:
         place = cell_id(self._shell)
         keys = [f"code {cell}" if place is None else f"cell {place}"]
         return keys if name is None else [*keys, f"name {name}"]
+
+    def _mark(self, cell: str) -> Mark | None:
+        """What tells the cell from all others in the world, if the front end says enough."""
+        place, notebook = cell_id(self._shell), notebook_path(self._shell)
+        if place is None:
+            if notebook is None:
+                return None
+            code = cell.encode("utf-8", "surrogatepass")
+            place = f"code {blake2b(code, digest_size=8).hexdigest()}"
+        return Mark(socket.gethostname(), notebook, place)
+
+    def _cancel_left(
+        self, client: OmniQ, keys: Sequence[str], mark: Mark, name: str | None
+    ) -> Iterator[str]:
+        """Cancel what this cell has submitted from a kernel before. What there is to say of it."""
+        engine = client._caller.engine
+        looked = {(engine.identity, key) for key in keys}
+        if looked <= self._looked:
+            return
+        self._looked |= looked
+        for run in client._caller.loop.call(left(engine, mark, name)):
+            if run.mark.host != mark.host:  # perhaps a colleague's copy of the notebook
+                yield (
+                    f"This cell was run on {run.mark.host}, too, and is {run.state} there: "
+                    f"%omniq cancel {run.task_id} would end it."
+                )
+            elif client.cancel(run.task_id):
+                yield "The run before, of an earlier kernel, was cancelled."
 
     def _cancel(self, client: OmniQ, keys: Sequence[str]) -> list[str]:
         """Cancel the runs before. What there is to say of them."""

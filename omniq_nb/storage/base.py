@@ -21,6 +21,9 @@ from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
 if TYPE_CHECKING:
     import pyarrow as pa
 
+BUNDLE_KEPT = 24 * 3600.0
+"""Seconds for which a bundle is kept, at least, that no task names: one may be on its way."""
+
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows and columns a scan is for.
@@ -68,9 +71,13 @@ class Store(ABC):
     and from several at once, and then finish without ever suspending: the blocking face uses
     such a store in the caller's own thread and saves two thread switches. On a running loop
     they must not block it noticeably, immediate or not.
+
+    `rest` is not 0 where each request costs money: an idle worker then lets so many seconds pass
+    between two heartbeats.
     """
 
     immediate: ClassVar[bool]
+    rest: float = 0.0
 
     @abstractmethod
     async def open(self) -> None:
@@ -157,6 +164,26 @@ class TaskQueue(Store):
         """
 
     @abstractmethod
+    async def put_bundle(self, name: str, data: bytes) -> None:
+        """Keep bytes that the calls of several tasks refer to, as durably as tasks.
+
+        They stay as long as a task names them (`Task.bundles`) that may still be run, or be
+        queued again, and `BUNDLE_KEPT` seconds from the last time that they were put. After
+        that a purge or the store itself deletes them at some time.
+
+        Parameters
+        ----------
+        name : str
+            Letters and digits. The same name always stands for the same bytes.
+        data : bytes
+            Any number.
+        """
+
+    @abstractmethod
+    async def get_bundle(self, name: str) -> bytes | None:
+        """The bytes of a bundle. None: it was never put, or is deleted."""
+
+    @abstractmethod
     async def get(self, ids: Sequence[str]) -> list[Task | None]:
         """Tasks by id, without `call`. None: unknown."""
 
@@ -184,7 +211,8 @@ class TaskQueue(Store):
     async def purge(self, before: float) -> int:
         """Forget final tasks that finished, and workers last heard of, before that time.
 
-        Returns the number of tasks. A task that a blocked one waits for is kept.
+        Returns the number of tasks. A task that a blocked one waits for is kept. Bundles go that
+        nothing needs: see `put_bundle`.
         """
 
 

@@ -11,7 +11,6 @@ from typing import Protocol
 from omniq_nb.config.backend import StorageBackendConfig, known_backends
 from omniq_nb.config.model import COMPONENTS, OmniQConfig, Resolved
 from omniq_nb.config.options import BACKENDS
-from omniq_nb.errors import StoreUnavailable
 from omniq_nb.storage.base import EventStore, ResultStore, ScheduleStore, Stores, TaskQueue
 
 
@@ -38,8 +37,11 @@ _PLACES = {
     "redis": "omniq_nb.storage.redis:RedisPlace",
     "postgres": "omniq_nb.storage.sql:PostgresPlace",
     "nats": "omniq_nb.storage.nats:NatsPlace",
+    "s3": "omniq_nb.storage.buckets:S3Place",
+    "gcs": "omniq_nb.storage.buckets:GcsPlace",
+    "azure": "omniq_nb.storage.buckets:AzurePlace",
 }
-"""The stores that exist; the other backends of `BACKENDS` validate and wait for theirs."""
+"""The place of each backend."""
 
 
 class StorageBackendFactory:
@@ -53,13 +55,11 @@ class StorageBackendFactory:
         ------
         ConfigError
             Something in the configuration is wrong.
-        StoreUnavailable
-            The store of a backend does not exist yet in this version.
         """
         places: list[tuple[Resolved, Place]] = []
 
         def place(component: str) -> Place:
-            where = StorageBackendFactory.resolve(config, component)
+            where = config.resolve(component)
             for known, shared in places:
                 if known == where:
                     return shared
@@ -75,20 +75,6 @@ class StorageBackendFactory:
         )
 
     @staticmethod
-    def resolve(config: OmniQConfig, component: str) -> Resolved:
-        """Say where a component is, of whose type a store exists.
-
-        Raises
-        ------
-        ConfigError
-            Something in the configuration is wrong.
-        StoreUnavailable
-            The store of this backend does not exist yet in this version.
-        """
-        _require_store(config.backend(component), component)
-        return config.resolve(component)
-
-    @staticmethod
     def create_place(where: Resolved) -> Place:
         """Make a place for the components that share it. Nothing is connected yet."""
         kind = where.backend_type
@@ -101,22 +87,22 @@ class StorageBackendFactory:
     @staticmethod
     def create_task_queue(backend: StorageBackendConfig) -> TaskQueue:
         """Make a task queue alone."""
-        return _alone(backend, "task_queue").task_queue()
+        return _alone(backend).task_queue()
 
     @staticmethod
     def create_result_storage(backend: StorageBackendConfig) -> ResultStore:
         """Make a result storage alone."""
-        return _alone(backend, "result_storage").result_storage()
+        return _alone(backend).result_storage()
 
     @staticmethod
     def create_event_storage(backend: StorageBackendConfig) -> EventStore:
         """Make an event storage alone."""
-        return _alone(backend, "event_storage").event_storage()
+        return _alone(backend).event_storage()
 
     @staticmethod
     def create_schedule_storage(backend: StorageBackendConfig) -> ScheduleStore:
         """Make a schedule storage alone."""
-        return _alone(backend, "schedule_storage").schedule_storage()
+        return _alone(backend).schedule_storage()
 
     @staticmethod
     def get_supported_backends() -> dict[str, list[str]]:
@@ -125,20 +111,9 @@ class StorageBackendFactory:
         return {component: [*_PLACES, *added] for component in COMPONENTS}
 
 
-def _alone(backend: StorageBackendConfig, component: str) -> Place:
-    _require_store(backend, component)
+def _alone(backend: StorageBackendConfig) -> Place:
     where = OmniQConfig(task_queue_backend=backend).resolve("task_queue")
     return StorageBackendFactory.create_place(where)
-
-
-def _require_store(backend: StorageBackendConfig, component: str) -> None:
-    # Before its options are asked for, whose variables need not be set for nothing.
-    kind = backend.resolved_type().backend_type
-    if kind in BACKENDS and kind not in _PLACES:
-        raise StoreUnavailable(
-            f"the {kind} {component.replace('_', ' ')} does not exist yet in this version of "
-            f"omniq_nb; its configuration is valid. Available now: {', '.join(_PLACES)}."
-        )
 
 
 def _added(kind: str) -> Callable[[StorageBackendConfig | None], Place]:

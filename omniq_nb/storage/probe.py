@@ -92,7 +92,7 @@ async def probe(config: OmniQConfig) -> list[Promise]:
 
 async def _tried(config: OmniQConfig, component: str) -> Promise:
     try:
-        where = StorageBackendFactory.resolve(config, component)
+        where = config.resolve(component)
     except OmniQError as error:
         return Promise(
             component=component, backend_type=_type(config, component), problem=str(error)

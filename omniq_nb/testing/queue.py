@@ -20,7 +20,7 @@ from omniq_nb.machine import (
     dependency_error,
 )
 from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
-from omniq_nb.storage.base import Query, TaskQueue
+from omniq_nb.storage.base import BUNDLE_KEPT, Query, TaskQueue
 from omniq_nb.storage.tables import TASKS, table
 from omniq_nb.testing.comparison import compare_random_histories
 from omniq_nb.testing.places import Place, Recipe
@@ -117,12 +117,13 @@ class TaskQueueSuite(Suite):
         submitted = full_task("t")
         assert await queue.add([submitted]) == [True]
         (held,) = await claim(queue, queues=["other"])
-        for name in submitted.__struct_fields__[:18]:
+        for name in submitted.__struct_fields__[:19]:
             if name != "available_at":  # now the lease's deadline
                 assert getattr(held, name) == getattr(submitted, name), name
         found = await get_one(queue, "t")
         assert found.call == b""
         assert (found.tags, found.retry) == (submitted.tags, submitted.retry)
+        assert found.bundles == submitted.bundles
 
     async def test_an_id_is_added_once(self, queue: TaskQueue) -> None:
         assert await queue.add([task("a"), task("b"), task("a")]) == [True, True, False]
@@ -780,6 +781,58 @@ class TaskQueueSuite(Suite):
         assert await states(queue, "child") == [State.CANCELLED]
         assert await queue.purge(NEVER) == 3
 
+    async def test_a_bundle_stays_while_a_task_that_may_run_names_it(
+        self, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("a1", "b2", "c3"):
+            await queue.put_bundle(name, name.encode() * 1000)
+        await queue.add([task("one", bundles=("a1", "b2")), task("two", bundles=("a1",))])
+        await queue.purge(NEVER)
+        assert await queue.get_bundle("c3") == b"c3" * 1000, "a task may be on its way"
+
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + 2 * BUNDLE_KEPT)
+        await queue.purge(NEVER)
+        assert await queue.get_bundle("c3") is None
+        first, second = await claim(queue)
+        await finish(queue, first, State.FAILED, error="ValueError: no", finished_at=NOON)
+        await finish(queue, second, State.SUCCEEDED, finished_at=NOON)
+        await queue.purge(NOON)
+        assert await queue.get_bundle("b2") == b"b2" * 1000, "a failed task may be requeued"
+        assert await queue.get_bundle("a1") == b"a1" * 1000
+        assert await queue.purge(NEVER) == 2
+        assert await queue.get_bundle("a1") is None
+        assert await queue.get_bundle("b2") is None
+
+    async def test_a_bundle_that_is_put_again_is_young_again(
+        self, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() - BUNDLE_KEPT)
+        await queue.put_bundle("a1", b"the same")
+        monkeypatch.undo()
+        await queue.put_bundle("a1", b"the same")
+        monkeypatch.setattr(time, "time", lambda: now() + BUNDLE_KEPT / 2)
+        await queue.purge(NEVER)
+        assert await queue.get_bundle("a1") == b"the same"
+
+    async def test_a_replaced_task_needs_its_bundle_no_more(
+        self, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("a1", "b2"):
+            await queue.put_bundle(name, b"")
+        await queue.add([task("t", bundles=("a1",))])
+        assert await queue.add([task("t", bundles=("b2",))]) == [False]
+        assert (await get_one(queue, "t")).bundles == ("a1",)
+        await finish(queue, await claim_one(queue), State.FAILED, error="ValueError: no")
+        assert await queue.add([task("t", bundles=("b2",))], revive=True) == [True]
+        assert (await get_one(queue, "t")).bundles == ("b2",)
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + 2 * BUNDLE_KEPT)
+        await queue.purge(NOON)
+        assert await queue.get_bundle("a1") is None
+        assert await queue.get_bundle("b2") == b""
+
     async def test_purge_forgets_silent_workers(self, queue: TaskQueue) -> None:
         silent = WorkerInfo(id="silent", heartbeat_at=NOON)
         alive = WorkerInfo(id="alive", heartbeat_at=NOON + 10)
@@ -924,6 +977,14 @@ class TaskQueueSuite(Suite):
         await queue.add([task(str(n), call=call) for n, call in enumerate(calls)])
         assert [held.call for held in await claim(queue)] == calls
 
+    async def test_a_bundle_is_what_was_put(self, queue: TaskQueue) -> None:
+        assert await queue.get_bundle("0abc") is None
+        some = random.Random(0).randbytes(3_000_000)
+        for name, data in (("0abc", some), ("1abc", b"")):
+            await queue.put_bundle(name, data)
+            await queue.put_bundle(name, data)
+            assert await queue.get_bundle(name) == data
+
     @pytest.mark.heavy
     async def test_a_call_may_have_fifty_megabytes(self, queue: TaskQueue) -> None:
         big = random.Random(0).randbytes(MEGABYTES_50)
@@ -961,6 +1022,10 @@ class TaskQueueSuite(Suite):
             await queue.counts()
         with pytest.raises(StoreClosed):
             await queue.add([task("t")])
+        with pytest.raises(StoreClosed):
+            await queue.put_bundle("a1", b"")
+        with pytest.raises(StoreClosed):
+            await queue.get_bundle("a1")
 
     async def test_closing_one_component_leaves_the_others_of_its_place_open(
         self, place: Place

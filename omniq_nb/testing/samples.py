@@ -89,6 +89,7 @@ def full_task(id: str) -> Task:
         result_ttl=86_400.0,
         retry=Retry(limit=3, delay=0.5, backoff=3.0, max_delay=60.0, jitter=0.0, on=("a.B",)),
         schedule="nightly",
+        bundles=("b1", "b2"),
     )
 
 

@@ -7,6 +7,7 @@ import asyncio
 import re
 from pathlib import Path
 
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.jupyter import JupyterServer
@@ -16,6 +17,9 @@ KERNEL = 60_000.0
 
 CELL = 120_000.0
 """Milliseconds that cells have to run."""
+
+PATIENCE = 60_000.0
+"""Milliseconds that a picture may take, or whatever is there already but not drawn yet."""
 
 
 class Notebook:
@@ -86,11 +90,15 @@ class Notebook:
         await self.ran(number)
 
     async def ran(self, number: int | None = None) -> None:
-        """Wait until a cell, or all cells, have run to their end."""
+        """Wait until a cell, or all cells, have run to their end, or until none will any more."""
         cells = range(await self.cells.count()) if number is None else [number]
+        failed = self.page.locator("[data-mime-type='application/vnd.jupyter.error']")
         for cell in cells:
             prompt = self.cells.nth(cell).locator(".jp-InputPrompt")
-            await expect(prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=CELL)
+            done = prompt.filter(has_text=re.compile(r"\[\d+\]:"))
+            await expect(done.or_(failed).first).to_be_visible(timeout=CELL)
+            if not await done.count():
+                raise AssertionError(await failed.first.inner_text())
 
     async def restart(self) -> None:
         """Restart the kernel, and confirm it."""
@@ -104,7 +112,52 @@ async def open_dashboard(page: Page, server: JupyterServer, path: str) -> None:
     await page.goto(f"{server.url}/voila/render/{path}?token={server.token}", timeout=CELL)
 
 
+async def focus(page: Page, name: str, key: str = "Tab") -> None:
+    """Press Tab, or Shift+Tab, until the control of that name has the focus."""
+    for _ in range(60):
+        await page.keyboard.press(key)
+        label = await page.evaluate(
+            "() => { const e = document.activeElement;"
+            "return e.labels?.length ? e.labels[0].textContent : e.ariaLabel ?? e.textContent }"
+        )
+        if label.strip() == name:
+            return
+    raise AssertionError(f"Tab never reaches {name!r}")
+
+
+async def open_tab(page: Page, name: str) -> None:
+    """Go to a tab of the panel as a keyboard's user does."""
+    current = page.locator(".omniq-panel").get_by_role("tab", selected=True)
+    await current.focus()
+    tab = page.locator(".omniq-panel").get_by_role("tab", name=name)
+    for _ in range(4):
+        if await tab.evaluate("e => e === document.activeElement"):
+            break
+        await page.keyboard.press("ArrowRight")
+    await page.keyboard.press("Enter")
+    await expect(tab).to_have_attribute("aria-selected", "true")
+
+
+async def accessible(page: Page, part: str = ".omniq-panel") -> None:
+    """Have axe-core look for what shuts somebody out of the panel, or of the cards: `.omniq`."""
+    # Plots are drawn by the front end, which also puts a menu without a name beside them.
+    found = await Axe().run(page, {"include": [[part]], "exclude": [[".vega-embed summary"]]})
+    assert found.response["passes"]
+    shut_out = [
+        (each["id"], node["html"], node["failureSummary"])
+        for each in found.response["violations"]
+        for node in each["nodes"]
+    ]
+    assert not shut_out, "\n".join(map(str, shut_out))
+
+
 async def picture(target: Page | Locator, path: Path) -> None:
-    """Save a picture of a page or of a part of it, once nothing moves any more."""
+    """Save a picture of a page or of a part of it, once nothing moves any more.
+
+    It is there whole or not at all: the site may be built meanwhile.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    await target.screenshot(path=path, animations="disabled")
+    made = await target.screenshot(animations="disabled", timeout=PATIENCE)
+    whole = path.with_name(f".{path.name}")  # MkDocs leaves dotted names alone
+    whole.write_bytes(made)
+    whole.replace(path)

@@ -15,7 +15,7 @@ from omniq_nb.config.builder import BackendChoice, ConfigBuilder
 from omniq_nb.config.logging import apply_logging
 from omniq_nb.config.model import fields
 from omniq_nb.config.options import BACKENDS, Settings
-from omniq_nb.errors import ConfigError, StoreUnavailable
+from omniq_nb.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -337,15 +337,6 @@ def test_a_missing_file_is_an_error_in_words():
 def test_config_errors_are_value_errors():
     with pytest.raises(ValueError, match="unsupported_backend"):
         StorageBackendConfig(backend_type="unsupported_backend")
-
-
-@pytest.mark.parametrize("kind", ["s3", "gcs", "azure"])
-def test_a_backend_whose_store_is_missing_validates_and_says_so_in_one_line(kind):
-    config = OmniQConfig(task_queue_backend=StorageBackendConfig(kind, URLS[kind][0]))
-    assert config.get_event_storage_backend_config().backend_type == kind
-    with pytest.raises(StoreUnavailable, match=f"{kind} task queue does not exist yet") as caught:
-        OmniQ(config)
-    assert "\n" not in str(caught.value)
 
 
 def test_followers_in_a_circle_are_refused():

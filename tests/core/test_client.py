@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from queue import SimpleQueue
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from omniq_nb import AsyncOmniQ, OmniQ, Retry, State, current_task, errors
+from omniq_nb.core.executors import slots
 from tests.core.clients import (
     add,
     add_later,
@@ -21,6 +23,7 @@ from tests.core.clients import (
     url_of,
     wait_until_cancelled,
 )
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -440,3 +443,28 @@ def test_a_script_that_never_closes_its_client_ends_without_a_word(tmp_path):
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_a_task_that_was_given_back_runs_in_the_free_slot(monkeypatch):
+    """A beat finds it not begun yet beside a long one, and gives it back to the queue."""
+    hold, go = threading.Event(), threading.Event()
+
+    class Feed(SimpleQueue):
+        def get(self):
+            task_id = super().get()
+            if hold.is_set():
+                go.wait(30)
+            return task_id
+
+    monkeypatch.setattr(slots, "SimpleQueue", Feed)
+    with OmniQ("memory://") as oq:
+        oq.workers.start(2)
+        long = oq.submit(wait_until_cancelled)
+        until(lambda: long.status() is State.RUNNING, "the long one runs")
+        hold.set()
+        short = oq.submit(add, 1, 2)
+        until(lambda: "released" in set(oq.events.df().type), "the short one is given back")
+        hold.clear()
+        go.set()
+        assert short.result(timeout=30) == 3
+        long.cancel()

@@ -8,7 +8,6 @@ from omniq_nb.config.model import COMPONENTS
 from omniq_nb.config.options import BACKENDS, fields, is_secret
 from omniq_nb.errors import ConfigError
 from omniq_nb.notebook.panel.draft import Draft, fields_of
-from omniq_nb.storage.factory import StorageBackendFactory
 
 WHOLE = {
     "memory": {},
@@ -81,7 +80,6 @@ def test_values_have_the_types_of_their_fields():
 )
 def test_what_is_wrong_is_said_at_its_field(kind, texts, field, words):
     problems = filled(kind, texts).problems("task_queue")
-    problems.pop("backend_type", None)  # its store may not exist yet
     assert list(problems) == [field]
     assert words in problems[field]
 
@@ -91,14 +89,6 @@ def test_several_mistakes_are_all_said():
         "task_queue"
     )
     assert problems.keys() == {"port", "timeout"}
-
-
-@pytest.mark.parametrize("kind", BACKENDS)
-def test_a_backend_without_a_store_says_so_in_a_line(kind):
-    found = filled(kind, {}).problems("task_queue").get("backend_type", "")
-    exist = StorageBackendFactory.get_supported_backends()["task_queue"]
-    assert ("does not exist yet" in found) == (kind not in exist)
-    assert "\n" not in found
 
 
 def test_wrong_texts_make_no_configuration():

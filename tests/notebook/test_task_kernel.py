@@ -6,6 +6,7 @@ import time
 import pytest
 from jupyter_client.manager import start_new_kernel
 
+from omniq_nb import OmniQ
 from tests.notebook.kernels import Page
 
 GATE = """
@@ -127,7 +128,7 @@ def test_a_cell_that_is_run_again_replaces_its_run_before(page):
     page.open_gate(1)
     page.open_gate(2)
     seen(page, "'second'")
-    assert page.run("print(oq.counts())").count("CANCELLED") == 1
+    assert page.run("print(oq.counts())").count("'cancelled'") == 1
 
 
 def test_an_interrupt_leaves_the_work_alive(page, manager):
@@ -193,3 +194,38 @@ def test_errors_of_ours_are_one_message(page, cell):
     assert "Traceback" not in text
     assert "omniq_nb/" not in text
     assert len(text.splitlines()) <= 3
+
+
+def test_a_cell_run_again_after_a_restart_replaces_its_run(tmp_path):
+    """The old kernel's task still runs, on somebody else's worker."""
+    begin = (
+        f"%cd -q {tmp_path}\n%load_ext omniq_nb\n%omniq connect sqlite:///tasks.db\n"
+        f"gate = {str(tmp_path / 'gate')!r}\n{GATE}"
+    )
+    cell = "%%task\nprint('working')\nimport omniq_nb\nwhile True:\n    pass_gate(0)\n"
+    cell += "    omniq_nb.current_task().check()\n"
+    (tmp_path / "gate0").touch()
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        page = Page(client)
+        page.run(begin)
+        with OmniQ(f"sqlite:///{tmp_path / 'tasks.db'}") as elsewhere:
+            elsewhere.workers.start(1)
+            page.run(cell, cell_id="A")
+            seen(page, "running")
+            (first,) = elsewhere.tasks.df().task_id
+            manager.restart_kernel()
+            client.wait_for_ready(timeout=60)
+            page.run(begin)
+            page.run(cell, cell_id="A")
+            assert elsewhere.handle(first).status() == "cancelled"
+            card = list(page.displays.values())[-1][-1]
+            assert "The run before, of an earlier kernel, was cancelled." in text_of(card)
+            page.run("%%task\n1", cell_id="B")
+            assert page.run("print(oq.counts())").count("'cancelled': 1") == 1
+            page.run(cell, cell_id="A")
+            assert page.run("print(oq.counts())").count("'cancelled': 2") == 1
+            page.run("oq.cancel(*oq.tasks.df().task_id)")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

@@ -26,6 +26,7 @@ class Configuration(NamedTuple):
     arguments: Callable[[Path, Servers], tuple[object, ...]]
     private: str = ""
     eldest: bool = False  # of its family: it runs what takes seconds or starts processes
+    server: str = ""  # whose tests share a process, if it is slow to start or to answer
 
 
 def new_schema(servers: Servers) -> tuple[object, ...]:
@@ -38,6 +39,17 @@ FILE = "omniq_nb.storage.file:FilePlace"
 REDIS = "omniq_nb.storage.redis:RedisPlace"
 NATS = "omniq_nb.storage.nats:NatsPlace"
 MEMORY = "omniq_nb.storage.memory:MemoryPlace"
+
+
+def in_bucket(server: str, kind: str, eldest: bool = False) -> Configuration:
+    """Below a prefix of its own in the server's bucket."""
+    return Configuration(
+        f"omniq_nb.storage.buckets:{kind}Place",
+        lambda _, servers: (None, servers(server).backend().options()),
+        eldest=eldest,
+        server=server,
+    )
+
 
 CONFIGURATIONS = {
     "sqlite": Configuration(SQLITE, lambda path, _: (f"{path}.db", SqliteOptions()), eldest=True),
@@ -67,6 +79,14 @@ CONFIGURATIONS = {
         ),
         eldest=True,
     ),
+    "seaweed": in_bucket("seaweed", "S3"),
+    "azurite": in_bucket("azurite", "Azure"),
+    "google": in_bucket("google", "Gcs", eldest=True),
+    "bucket-with-faults": Configuration(
+        "omniq_nb.testing.clouds:faulty_place",
+        lambda path, _: (0.01, len(str(path))),
+        private="a bucket in memory belongs to its process",
+    ),
     "memory": Configuration(
         MEMORY,
         lambda path, _: (),
@@ -90,7 +110,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = [name for name in names if CONFIGURATIONS[name].eldest]
     if "shared" in metafunc.fixturenames:
         names = [name for name in names if not CONFIGURATIONS[name].private]
-    metafunc.parametrize("configuration", names)
+    metafunc.parametrize(
+        "configuration",
+        [
+            pytest.param(name, marks=pytest.mark.xdist_group(server))
+            if (server := CONFIGURATIONS[name].server)
+            else name
+            for name in names
+        ],
+    )
 
 
 class Places:
@@ -98,7 +126,7 @@ class Places:
     def new_recipe(
         self, configuration: str, tmp_path: Path, servers: Servers
     ) -> Callable[[], Recipe]:
-        constructor, arguments, private, _ = CONFIGURATIONS[configuration]
+        constructor, arguments, private = CONFIGURATIONS[configuration][:3]
         numbers = count()
         return lambda: Recipe(
             constructor, arguments(tmp_path / str(next(numbers)), servers), private

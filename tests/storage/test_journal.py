@@ -22,7 +22,7 @@ from omniq_nb.machine import Machine
 from omniq_nb.models.task import Settle, State, Task
 from omniq_nb.storage import local
 from omniq_nb.storage.base import TaskQueue
-from omniq_nb.storage.journal import replica
+from omniq_nb.storage.journal import file_log, replica
 from omniq_nb.storage.journal.file_log import FileLog
 from omniq_nb.storage.journal.log import Behind, Entry, StoredLog, seal, unseal
 from omniq_nb.storage.journal.memory_log import MemoryLog
@@ -153,7 +153,7 @@ async def test_concurrent_callers_share_entries(
     assert len(files(tmp_path, "log")) < 20
 
 
-async def test_a_worker_begins_while_the_names_of_entries_are_still_being_synced(
+async def test_a_worker_begins_while_an_entry_is_still_being_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = Journals(str(tmp_path), fsync=True).task_queue()
@@ -161,9 +161,8 @@ async def test_a_worker_begins_while_the_names_of_entries_are_still_being_synced
     syncing, may_end = threading.Event(), threading.Event()
 
     def fsync(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            syncing.set()
-            assert may_end.wait(60)
+        syncing.set()
+        assert may_end.wait(60)
 
     monkeypatch.setattr(os, "fsync", fsync)
     adding = asyncio.create_task(queue.add([task("a")]))
@@ -189,6 +188,21 @@ async def test_whoever_adds_is_told_of_a_disk_that_fails_in_the_end(
         with pytest.raises(StoreError, match="Input/output error"):
             await queue.add([task("a")])
     assert await queue.add([task("b")]) == [True]
+
+
+def test_what_one_process_synced_another_does_not_sync_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    monkeypatch.setattr(file_log, "_sync", lambda path, flags: synced.append(Path(path).name))
+    writer, other = opened(tmp_path, fsync=True), opened(tmp_path, fsync=True)
+    for number in range(20):
+        writer.add([task(str(number))])
+    claim(writer)  # tells that all before it are safe, and is not synced itself
+    synced.clear()
+    other.add([task("one more")])
+    assert synced == ["0000000021.entry", "0000000022.entry", "log"]
 
 
 def test_the_disk_does_not_fill_up_while_tasks_come_and_go(

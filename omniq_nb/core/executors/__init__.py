@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping
 
 from omniq_nb.codec import Codec
+from omniq_nb.codec.bundles import Fetch
 from omniq_nb.core.context import Progress
 from omniq_nb.core.executors.aio import AsyncExecutor
 from omniq_nb.core.executors.base import Executor
@@ -19,10 +20,12 @@ EXECUTORS: Mapping[str, type[Executor]] = {
 }
 
 
-def maker(kind: str, codec: Codec, prefer: str) -> Callable[[int, Callable[[], None]], Executor]:
+def maker(
+    kind: str, codec: Codec, prefer: str, fetch: Fetch
+) -> Callable[[int, Callable[[], None]], Executor]:
     """What makes executors of this kind, given their size and whom they notify."""
     executor = EXECUTORS[kind]
-    return lambda n, notify: executor(n, codec, notify, prefer)
+    return lambda n, notify: executor(n, codec, notify, prefer, fetch)
 
 
 __all__ = [

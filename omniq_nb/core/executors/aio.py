@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar, cast
 
 from omniq_nb.codec import Codec
+from omniq_nb.codec.bundles import Fetch, no_bundles
 from omniq_nb.core.capture import capturing
 from omniq_nb.core.context import Progress, Reason
 from omniq_nb.core.executors.base import Executor
@@ -34,10 +35,16 @@ class AsyncExecutor(Executor):
     kind: ClassVar[str] = "async"
 
     def __init__(
-        self, concurrency: int, codec: Codec, notify: Callable[[], None], prefer: str
+        self,
+        concurrency: int,
+        codec: Codec,
+        notify: Callable[[], None],
+        prefer: str,
+        fetch: Fetch = no_bundles,
     ) -> None:
-        super().__init__(concurrency, codec, notify, prefer)
-        self._plain = ThreadExecutor(min(concurrency, MOST_THREADS), codec, self._announce, prefer)
+        super().__init__(concurrency, codec, notify, prefer, fetch)
+        threads = min(concurrency, MOST_THREADS)
+        self._plain = ThreadExecutor(threads, codec, self._announce, prefer, fetch)
         self._plain_started = False
         self._thread = threading.Thread(target=self._serve, name="omniq async", daemon=True)
         self._stopping = asyncio.Event()
@@ -140,6 +147,8 @@ class AsyncExecutor(Executor):
     async def _run(self, attempt: Attempt) -> Outcome | None:
         """Make the attempt. None: it is a plain function's, and handed over."""
         try:
+            if attempt.task.bundles:  # not on this loop: others run on it
+                await asyncio.to_thread(lambda: [*map(attempt.fetch, attempt.task.bundles)])
             function, args, kwargs = attempt.enter()
             if not _is_async(function):
                 return self._hand_over(attempt)

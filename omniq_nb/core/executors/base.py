@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from omniq_nb.codec import Codec
+from omniq_nb.codec.bundles import Fetch, no_bundles
 from omniq_nb.core.context import Progress, Reason
 from omniq_nb.core.run import Attempt, Outcome
 from omniq_nb.errors import TaskTimeout
@@ -33,17 +34,25 @@ class Executor(ABC):
         Called from any thread when `take` has something new; not again before the next `take`.
     prefer : str
         How results are packed, where there is a choice.
+    fetch : callable
+        Gives the bundles that calls refer to.
     """
 
     kind: ClassVar[str]
 
     def __init__(
-        self, concurrency: int, codec: Codec, notify: Callable[[], None], prefer: str
+        self,
+        concurrency: int,
+        codec: Codec,
+        notify: Callable[[], None],
+        prefer: str,
+        fetch: Fetch = no_bundles,
     ) -> None:
         self._concurrency = concurrency
         self._codec = codec
         self._notify = notify
         self._prefer = prefer
+        self._fetch = fetch
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._queued: dict[str, Task] = {}
@@ -134,7 +143,7 @@ class Executor(ABC):
     # ---------------------------------------------------------------- for the kinds
 
     def _attempt(self, task: Task) -> Attempt:
-        return Attempt(task, self._codec, self._prefer, self._report)
+        return Attempt(task, self._codec, self._prefer, self._report, self._fetch)
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> bool:
         """Publish the outcome. False: the attempt was given up meanwhile, nobody wants it."""

@@ -22,18 +22,18 @@ import msgspec
 import omniq_nb
 from omniq_nb.codec import Codec
 from omniq_nb.core.capture import LIMIT, LOOK_LIMIT, Look, shortened
-from omniq_nb.core.child import GRACE, Hello, receive, send
+from omniq_nb.core.child import GRACE, Delivery, Hello, Wanted, receive, send
 from omniq_nb.core.context import Progress
 from omniq_nb.core.executors.slots import SlotExecutor
 from omniq_nb.core.run import Attempt, Outcome, describe
-from omniq_nb.errors import TaskCancelled, WorkerLost
+from omniq_nb.errors import OmniQError, TaskCancelled, WorkerLost
 from omniq_nb.models.task import State
 
 HOME = Path(omniq_nb.__file__).parent.parent
 """From where a child finds this very package, before it is told the parent's path."""
 
-_TASKS = msgspec.msgpack.Encoder()
-_REPLIES = msgspec.msgpack.Decoder(Outcome | Progress)
+_REQUESTS = msgspec.msgpack.Encoder()
+_REPLIES = msgspec.msgpack.Decoder(Outcome | Progress | Wanted)
 
 
 class ProcessExecutor(SlotExecutor):
@@ -193,9 +193,12 @@ class _Child:
         self._log.close()
 
     def _converse(self, attempt: Attempt) -> Outcome:
-        send(self._requests, _TASKS.encode(attempt.task))
+        send(self._requests, _REQUESTS.encode(attempt.task))
         while True:
             reply = _REPLIES.decode(receive(self._replies))
+            if isinstance(reply, Wanted):
+                send(self._requests, _REQUESTS.encode(_delivery(attempt, reply.name)))
+                continue
             reply.task = attempt.task
             if isinstance(reply, Outcome):
                 return reply
@@ -259,6 +262,13 @@ class _Child:
         self._log.seek(0)
         self._log.truncate()
         return shortened(head.decode("utf-8", "replace"), tail.decode("utf-8", "replace"), cut)
+
+
+def _delivery(attempt: Attempt, name: str) -> Delivery:
+    try:
+        return Delivery(name, attempt.fetch(name), "")
+    except OmniQError as error:
+        return Delivery(name, b"", str(error))
 
 
 def _ending(code: int) -> str:

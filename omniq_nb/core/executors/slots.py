@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import ClassVar, Protocol
 
 from omniq_nb.codec import Codec
+from omniq_nb.codec.bundles import Fetch, no_bundles
 from omniq_nb.core.executors.base import Executor
 from omniq_nb.core.run import Attempt, Outcome
 from omniq_nb.models.task import Task
@@ -42,9 +43,14 @@ class SlotExecutor(Executor):
     """Whether interrupting an attempt surely ends it, so that its thread can be waited for."""
 
     def __init__(
-        self, concurrency: int, codec: Codec, notify: Callable[[], None], prefer: str
+        self,
+        concurrency: int,
+        codec: Codec,
+        notify: Callable[[], None],
+        prefer: str,
+        fetch: Fetch = no_bundles,
     ) -> None:
-        super().__init__(concurrency, codec, notify, prefer)
+        super().__init__(concurrency, codec, notify, prefer, fetch)
         # Ids, not tasks: who takes an id out of `_queued` has the task, once. None: look around.
         self._feed: SimpleQueue[str | None] = SimpleQueue()
         self._slots: dict[threading.Thread, Attempt | None] = {}

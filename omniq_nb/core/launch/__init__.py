@@ -15,6 +15,7 @@ from omniq_nb.errors import ConfigError
 
 LAUNCHERS: Mapping[str, str] = {
     "background": "omniq_nb.core.launch.background:BackgroundLauncher",
+    "dask": "omniq_nb.core.launch.dask:DaskLauncher",
 }
 """Ours by `kind`, each loaded when it is first asked for."""
 
@@ -41,7 +42,11 @@ def make_launcher(kind: str, engine: Engine, options: Mapping[str, object]) -> L
     make: Callable[[Engine, Mapping[str, object]], Launcher]
     if kind in LAUNCHERS:
         module, _, name = LAUNCHERS[kind].partition(":")
-        make = getattr(import_module(module), name)
+        try:
+            make = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            allowed = f'a kind that is installed: pip install "omniq_nb[{kind}]" ({error})'
+            raise ConfigError("kind", kind, allowed) from None
     else:
         (point, *_) = entry_points(group=GROUP, name=kind)
         make = point.load()

@@ -6,15 +6,17 @@ Not here: the life of such a worker (`omniq_nb.core.launch.serve`).
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import msgspec
 
 from omniq_nb.config import COMPONENTS, OmniQConfig
-from omniq_nb.config.sources import nearest
-from omniq_nb.core.engine import Engine
+from omniq_nb.config.backend import plain
+from omniq_nb.config.sources import expanded, expanded_url, nearest
+from omniq_nb.core.engine import Engine, identity_of
 from omniq_nb.core.executors import EXECUTORS
 from omniq_nb.core.options import Seconds, positive_seconds
+from omniq_nb.core.provenance import working_directory
 from omniq_nb.errors import ConfigError
 from omniq_nb.models.task import WorkerInfo
 
@@ -162,6 +164,34 @@ def check_shared(config: OmniQConfig, kind: str) -> None:
                 f"for {kind} workers, which are other processes, a backend that these can reach: "
                 "sqlite, file or a server; only workers of this process share its memory",
             )
+
+
+def portable(engine: Engine) -> dict[str, Any]:
+    """A client's configuration as another machine can have it: nothing is left to be looked up.
+
+    It holds secrets in clear.
+
+    Raises
+    ------
+    ConfigError
+        A relative path means another place by now.
+    """
+    config = engine.config
+    if identity_of(config) != engine.identity:
+        allowed = f"that of the client, {engine.folder!r}; or absolute paths in its configuration"
+        raise ConfigError("the working directory", working_directory(), allowed)
+    settings = msgspec.structs.asdict(config.settings)
+    written = {name: plain(value) for name, value in settings.items() if value is not None}
+    for component in COMPONENTS:
+        backend = config.backend(component)
+        where = config.resolve(component)
+        url = backend.url and expanded_url(backend.url, "url")
+        written[f"{component}_backend"] = {
+            "backend_type": where.backend_type,
+            "url": url if where.location is None else where.location,
+            "config": expanded(backend.config or {}, "config"),
+        }
+    return written
 
 
 def refuse_options(kind: str, options: Mapping[str, object]) -> None:

@@ -56,6 +56,8 @@ class Service:
         Where its process writes to, if that is a file.
     on_tick : callable, optional
         Is given the worker's description about ten times a second, from the first claim on.
+    key : bytes, optional
+        The project's key, where it cannot be looked up.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Service:
         kind: str,
         log_file: str = "",
         on_tick: Callable[[WorkerInfo], None] | None = None,
+        key: bytes | None = None,
     ) -> None:
         self._config = config
         self._order = order
         self._kind = kind
         self._log_file = log_file
         self._on_tick = on_tick
+        self._key = key
         self._worker: Worker | None = None
         self._stops = 0
 
@@ -94,12 +98,12 @@ class Service:
             The configuration is wrong, or a store cannot be opened.
         """
         order = self._order
-        engine = make_engine(self._config)
+        engine = make_engine(self._config, self._key)
         await engine.open()
         try:
             worker = self._worker = Worker(
                 engine,
-                maker(order.isolation, engine.codec, engine.result_format),
+                maker(order.isolation, engine.codec, engine.result_format, engine.bundles.fetch),
                 order.queues,
                 order.concurrency,
                 kind=self._kind,

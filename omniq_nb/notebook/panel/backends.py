@@ -19,7 +19,7 @@ from omniq_nb.notebook.live import Watch
 from omniq_nb.notebook.panel.draft import Draft
 from omniq_nb.notebook.panel.drawing import dot
 from omniq_nb.notebook.panel.errands import Status, errand
-from omniq_nb.notebook.panel.pieces import Code, Form
+from omniq_nb.notebook.panel.pieces import SHORT, Code, Form
 from omniq_nb.notebook.theme import COLOURS
 from omniq_nb.storage.probe import Promise, probe
 from omniq_nb.sync import OmniQ
@@ -52,7 +52,7 @@ class Backends:
             FILE,
             description="File",
             continuous_update=False,
-            style={"description_width": "initial"},
+            style=SHORT,
         )
         self.save = Button(description="Save YAML")
         self.load = Button(description="Load YAML")

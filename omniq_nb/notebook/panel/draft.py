@@ -8,7 +8,6 @@ Not here: how it is asked for (`omniq_nb.notebook.panel.backends`).
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, get_origin
 
 import msgspec
@@ -20,8 +19,7 @@ from omniq_nb.config.model import COMPONENTS
 from omniq_nb.config.options import BACKENDS, description, fields, is_secret
 from omniq_nb.config.sources import has_variables
 from omniq_nb.config.urls import EXAMPLES, LOCAL, masked, redacted
-from omniq_nb.errors import ConfigError, OmniQError
-from omniq_nb.storage.factory import StorageBackendFactory
+from omniq_nb.errors import ConfigError
 
 LIKE = "like "
 """What stands before a component's name in a choice: the same backend as that one."""
@@ -241,14 +239,11 @@ class Draft:
         # Alone: what is wrong with another component is said there.
         backend = self._made(component)
         config = OmniQConfig(**self._settings, **{f"{component}_backend": backend})
-        for resolve in (config.resolve, partial(StorageBackendFactory.resolve, config)):
-            try:
-                resolve(component)
-            except ConfigError as problem:
-                found[_field(problem, kind)] = str(problem)
-            except OmniQError as problem:  # there is no such store
-                found["backend_type"] = str(problem)
-        return found
+        try:
+            config.resolve(component)
+        except ConfigError as problem:
+            return {_field(problem, kind): str(problem)}
+        return {}
 
     def config(self) -> OmniQConfig:
         """The configuration that all this makes.

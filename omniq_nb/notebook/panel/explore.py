@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ipywidgets import Box, Button, Dropdown, Output, Text, Textarea, VBox
 
 from omniq_nb.notebook.live import Watch
-from omniq_nb.notebook.panel.errands import Status, errand
-from omniq_nb.notebook.panel.pieces import Code, Grid
+from omniq_nb.notebook.panel.errands import Status, errand, queries_ready
+from omniq_nb.notebook.panel.pieces import SHORT, Code, Grid
 from omniq_nb.sync import OmniQ
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class Explore:
         )
         self.filter.layout.width = "auto"
         self.grid = Grid(self._page, self._sorted)
-        self.column = Dropdown(options=[], description="Column")
-        self.against = Dropdown(options=[], description="Against")
+        self.column = Dropdown(options=[], description="Column", style=SHORT)
+        self.against = Dropdown(options=[], description="Against", style=SHORT)
         self.histogram = Button(description="Histogram")
         self.timeline = Button(description="Timeline")
         self.scatter = Button(description="Scatter", tooltip="Column by the other one")
@@ -83,6 +83,7 @@ class Explore:
             description="File",
             placeholder=".csv or .parquet",
             continuous_update=False,
+            style=SHORT,
         )
         self.export = Button(description="Export")
         self.code = Code(label="As code")
@@ -118,6 +119,7 @@ class Explore:
             lambda _: self._draw("scatter", self.against.value, self.column.value)
         )
         self.export.on_click(lambda _: self._export())
+        queries_ready()  # begin to load what the first query needs
 
     def watch(self) -> Sequence[Watch[Any]]:
         """Nothing here changes by itself."""
@@ -139,8 +141,8 @@ class Explore:
     def _show(self, rows: "Rows") -> None:
         self.rows = rows
         names = rows.table.column_names
-        for choice in (self.column, self.against):
-            kept = choice.value if choice.value in names else next(iter(names), None)
+        for choice, likely in zip((self.column, self.against), rows.likely(), strict=True):
+            kept = choice.value if choice.value in names else likely
             choice.options = names
             choice.value = kept
         self.filter.value = ""

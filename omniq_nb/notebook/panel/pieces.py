@@ -22,6 +22,9 @@ from omniq_nb.notebook.panel.draft import Draft, fields_of
 PATIENCE = 35.0
 """Seconds after which a view that says nothing any more counts as gone; it speaks every 10."""
 
+SHORT = {"description_width": "initial"}
+"""The style of a control beside others: its label takes no more room than it needs."""
+
 _STATIC = Path(__file__).parent / "static"
 
 

@@ -7,7 +7,7 @@ Not here: how a page is drawn (`static/grid.js`).
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -62,6 +62,18 @@ class Rows:
     def columns(self) -> list[list[object]]:
         """Name and type of each column, and whether it holds numbers."""
         return [[field.name, str(field.type), is_number(field.type)] for field in self.table.schema]
+
+    def likely(self) -> tuple[str | None, str | None]:
+        """The columns that are most worth a plot: one of measured numbers, and one beside it.
+
+        Of `results` these are `duration` and `created_at`.
+        """
+
+        def first(*kinds: Callable[[pa.DataType], bool]) -> str | None:
+            found = [f.name for kind in kinds for f in self.table.schema if kind(f.type)]
+            return next(iter([*found, *self.table.column_names]), None)
+
+        return first(pa.types.is_floating, is_number), first(pa.types.is_timestamp, is_number)
 
     def page(self, first: int, count: int) -> list[list[str | None]]:
         """The texts of so many rows, from the first one on."""

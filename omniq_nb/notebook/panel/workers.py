@@ -25,6 +25,7 @@ from omniq_nb.notebook.gauges import calm, health
 from omniq_nb.notebook.live import Watch, watch
 from omniq_nb.notebook.panel.drawing import dot
 from omniq_nb.notebook.panel.errands import Status, errand, queries_ready
+from omniq_nb.notebook.panel.pieces import SHORT
 from omniq_nb.notebook.theme import COLOURS
 from omniq_nb.sync import OmniQ
 
@@ -164,17 +165,21 @@ class Workers:
             options=sorted({*EXECUTORS, *launcher_kinds()}),
             value=settings.default_worker,
             description="Kind",
+            style=SHORT,
         )
         most = settings.max_workers
         self.number = BoundedIntText(
-            min(settings.thread_workers, most), min=1, max=most, description="At once"
+            min(settings.thread_workers, most), min=1, max=most, description="At once", style=SHORT
         )
-        self.queues = Text(settings.default_queue, description="Queues", continuous_update=False)
+        self.number.layout.width = "140px"
+        self.queues = Text(
+            settings.default_queue, description="Queues", continuous_update=False, style=SHORT
+        )
         self.start = Button(description="Start", button_style="primary")
         self.scale = Button(description="Scale", tooltip="Change the number of this kind")
         self.stop = Button(description="Stop", tooltip="Stop all workers of this kind")
         self.table = HTML()
-        self.log_of = Dropdown(options=[NO_LOG], description="Log of")
+        self.log_of = Dropdown(options=[NO_LOG], description="Log of", style=SHORT)
         self.log = HTML()
         self._status = Status()
         self.view = VBox(

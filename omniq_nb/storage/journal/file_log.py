@@ -5,17 +5,20 @@
     log/0000000042.entry           one entry, created whole by a hard link, never changed
     checkpoints/0000000040.checkpoint  the state after entry 40
     blobs/<random>                 big payloads of one enqueued batch
+    blobs/<hash>                   a bundle: what the calls of several tasks refer to
     drafts/<random>                entries and checkpoints being written
 
-**Exclusive creation.** A draft is written (and synced), then linked to its final name, which
-fails if that name exists. So nobody ever sees half an entry, and a draft that lost its race
-needs only another link under the next number, not another write.
+**Exclusive creation.** A draft is written, then linked to its final name, which fails if that
+name exists. So nobody ever sees half an entry.
 
-**Power cuts.** Before a durable entry is linked, its own bytes and those of all entries that
-came before it are on the disk; before it is acknowledged (`confirm`), so are their names. Others
-(claims, heartbeats) are not synced by themselves. What a power cut can tear or lose is
-therefore the end of the log, and nothing in it was acknowledged as a fact; such entries count
-as empty. Without `fsync` the same holds for a crash of a process, but not for a power cut.
+**Power cuts.** Before a durable entry is acknowledged (`confirm`), its bytes, those of all
+entries before it, whoever wrote them, and their names are on the disk. Others (claims,
+heartbeats) are not synced by themselves. What a power cut can tear or lose is therefore the end
+of the log, and nothing in it was acknowledged as a fact; such entries count as empty. An entry
+is linked first and synced then: that is one commit of the file system and not two, and whoever
+waits for the entry need not wait for the disk. Each entry says how many before it were in doubt
+when it was written, so that one process need not sync again what another one has. Without
+`fsync` the same holds for a crash of a process, but not for a power cut.
 
 **Trimming.** The two newest checkpoints stay. The *floor* is the older one's number: entries up
 to it are deleted, and so are older checkpoints, always before any entry that only the newer
@@ -29,7 +32,7 @@ Not here: folding and retrying (`replica`).
 """
 
 # Plain strings for paths: in the hot path, making a Path costs as much as the system call.
-# ruff: noqa: PTH108, PTH110, PTH116, PTH123, PTH208
+# ruff: noqa: PTH105, PTH108, PTH110, PTH116, PTH123, PTH208
 
 import os
 import secrets
@@ -71,8 +74,8 @@ class FileLog(StoredLog):
         self._drafts = str(root / "drafts")
         self.slow = self._fsync = fsync
         self._witness = 0  # the number of the checkpoint whose presence vouches for the log
-        self._draft: bytes | None = None  # the id of the entry that is drafted and not yet linked
-        self._unsynced: list[int] = []
+        self._last = 0  # the last entry that was read or written
+        self._safe = 0  # up to here, no power cut can tear one
 
     # ---------------------------------------------------------------- the log
 
@@ -108,34 +111,35 @@ class FileLog(StoredLog):
         entries: list[Entry] = []
         while (data := _read(self._entry_path(number + len(entries)))) is not None:
             entry = unseal(data) or TORN
-            self._note(number + len(entries), entry)
             entries.append(entry)
+            self._last = number + len(entries) - 1
+            if entry.durable:  # of an early release, which synced before it linked
+                self._safe = max(self._safe, self._last)
+            elif entry.doubtful is not None:
+                self._safe = max(self._safe, self._last - 1 - entry.doubtful)
         if not self._vouched(number):
             raise Behind
         return entries
 
     async def append(self, number: int, entry: Entry) -> bool:
-        """Draft once, link until it is won."""
-        sync = self._fsync and (entry.durable or len(self._unsynced) >= MAX_UNSYNCED)
-        if self._draft != entry.id:
-            # What others read in the header is whether they may rely on it after a power cut.
-            self._write_draft(msgspec.structs.replace(entry, durable=sync), sync)
-            self._draft = entry.id
-        if sync:
-            self._sync_earlier()
+        """Draft it, and link the draft."""
+        doubtful = number - 1 - self._safe if self._fsync else None
+        # Not durable, for those who read the header: it may be in the log and not on the disk.
+        self._write_draft(msgspec.structs.replace(entry, durable=False, doubtful=doubtful), False)
         if not self._link_draft(entry, self._entry_path(number)):
             return False
-        self._draft = None
         if not self._vouched(number):
             # Linked where an entry had been deleted. Nobody counts it; see "Trimming".
             Path(self._entry_path(number)).unlink(missing_ok=True)
             raise Behind
-        if not sync:
-            self._note(number, entry)
+        self._last = number
+        if self._last - self._safe > MAX_UNSYNCED:
+            self._sync_entries()
         return True
 
     async def confirm(self) -> None:
-        """Sync the folder, for the entries' names."""
+        """Sync the entries in doubt, then the folder, for their names."""
+        self._sync_entries()
         self._sync_folder(self._entries)
 
     # ---------------------------------------------------------------- checkpoints
@@ -149,7 +153,8 @@ class FileLog(StoredLog):
                     break  # trimmed since it was listed: list again
                 if (checkpoint := unseal(data)) is not None:
                     self._witness = number
-                    self._unsynced.clear()  # the checkpoint covers them
+                    self._last = number
+                    self._safe = max(self._safe, number)  # it covers them
                     return number, checkpoint if checkpoint.body else None
             else:
                 raise unreadable(f"Every checkpoint in {self._checkpoints!r}")
@@ -176,8 +181,10 @@ class FileLog(StoredLog):
     # ---------------------------------------------------------------- blobs
 
     async def put_blob(self, name: str, parts: Sequence[bytes]) -> None:
-        """Written under its own name: nobody knows of it before it is complete."""
-        _write(f"{self._blobs}/{name}", parts, self._fsync)
+        """Written aside, then renamed: a bundle may be put again while somebody reads it."""
+        draft = f"{self._drafts}/{secrets.token_hex(16)}"
+        _write(draft, parts, self._fsync)
+        os.replace(draft, f"{self._blobs}/{name}")
         self._sync_folder(self._blobs)
 
     async def get_blob(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes] | None:
@@ -239,34 +246,26 @@ class FileLog(StoredLog):
     def _witness_present(self) -> bool:
         return os.path.exists(self._checkpoint_path(self._witness))
 
-    def _note(self, number: int, entry: Entry) -> None:
-        """Remember what a later durable entry must sync first."""
-        if entry.durable:
-            self._unsynced.clear()
-        elif self._fsync:
-            self._unsynced.append(number)
-
-    def _sync_earlier(self) -> None:
-        while self._unsynced:
-            try:
-                file = os.open(self._entry_path(self._unsynced[-1]), os.O_RDWR)
-            except FileNotFoundError:
-                pass  # trimmed: a checkpoint covers it
-            else:
-                try:
-                    os.fsync(file)
-                finally:
-                    os.close(file)
-            self._unsynced.pop()
+    def _sync_entries(self) -> None:
+        """Sync the bytes of those in doubt. Others may meanwhile write more."""
+        last = self._last
+        for number in range(self._safe + 1, last + 1) if self._fsync else ():
+            with suppress(FileNotFoundError):  # trimmed: a checkpoint covers it
+                _sync(self._entry_path(number), os.O_RDWR)
+        self._safe = max(self._safe, last)
 
     def _sync_folder(self, folder: str) -> None:
         if not self._fsync or os.name == "nt":  # Windows has no such call and needs none
             return
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: str) -> bytes | None:

@@ -34,19 +34,23 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     version : int
         Of the commands or the state in `body`.
     durable : bool
-        It holds facts that somebody was told of (an add, a settle), so it and everything before
-        it must survive a power cut. Claims and heartbeats need not.
+        It holds facts that somebody will be told of (an add, a settle), so it and everything
+        before it must survive a power cut. Claims and heartbeats need not.
     body : bytes
         For the fold to decode.
+    doubtful : int, optional
+        How many entries just before it a power cut might still have torn when it was written, as
+        far as its writer knew. None: not said.
     """
 
     id: bytes
     version: int
     durable: bool
     body: bytes
+    doubtful: int | None = None
 
 
-_HEADER = struct.Struct("<4sBBBx16sI")
+_HEADER = struct.Struct("<4sBBBB16sI")
 _MAGIC = b"omnJ"
 _FORMAT = 1
 
@@ -55,7 +59,8 @@ def seal(entry: Entry) -> bytes:
     """Make an entry into bytes that `unseal` recognises, or recognises as damaged."""
     checksum = zlib.crc32(entry.body, zlib.crc32(entry.id))
     flags = int(entry.durable)
-    header = _HEADER.pack(_MAGIC, _FORMAT, entry.version, flags, entry.id, checksum)
+    doubt = 0 if entry.doubtful is None or entry.doubtful > 254 else entry.doubtful + 1
+    header = _HEADER.pack(_MAGIC, _FORMAT, entry.version, flags, doubt, entry.id, checksum)
     return header + entry.body
 
 
@@ -69,7 +74,7 @@ def unseal(data: bytes) -> Entry | None:
     """
     if len(data) < _HEADER.size:
         return None
-    magic, form, version, flags, id, checksum = _HEADER.unpack_from(data)
+    magic, form, version, flags, doubt, id, checksum = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         return None
     if form > _FORMAT:
@@ -79,7 +84,7 @@ def unseal(data: bytes) -> Entry | None:
     body = data[_HEADER.size :]
     if zlib.crc32(body, zlib.crc32(id)) != checksum:
         return None
-    return Entry(id, version, bool(flags), body)
+    return Entry(id, version, bool(flags), body, doubt - 1 if doubt else None)
 
 
 TORN = Entry(bytes(16), 0, False, b"\x90")
@@ -94,15 +99,20 @@ class Log(ABC):
     immediate : bool
         Its coroutines never suspend: they may be driven without an event loop.
     slow : bool
-        A durable append may take long enough to bother an event loop.
+        To confirm an entry takes long enough to bother an event loop. If not, an append by an
+        immediate log is as safe as it gets.
     poll : tuple of float, or None
         The shortest and the longest pause, in seconds, between two looks for an entry of
         another process. None: there is no other process, or its entries are heard of.
+    rest : float
+        Where each look costs money: seconds for which, once nothing has happened for a while,
+        what is known will do for workers and schedules that have nothing to do.
     """
 
     immediate: ClassVar[bool]
     slow: bool
     poll: tuple[float, float] | None
+    rest: float = 0.0
 
     @abstractmethod
     async def open(self) -> None:
@@ -173,7 +183,10 @@ class StoredLog(Log):
 
     @abstractmethod
     async def put_blob(self, name: str, parts: Sequence[bytes]) -> None:
-        """Keep bytes beside the log, durably, under a name of letters and digits."""
+        """Keep bytes beside the log, durably, under a name of letters and digits.
+
+        The same bytes may be put again, also while somebody reads them: their age begins anew.
+        """
 
     @abstractmethod
     async def get_blob(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes] | None:

@@ -4,6 +4,9 @@ A payload over 4 KiB goes into a blob, one for all the tasks of an `add`; in the
 and in the log the task's `call` is then a reference. A blob is deleted with the last task that
 refers to it. A task that succeeded keeps no payload.
 
+A bundle is a blob that tasks of several adds refer to. It is not deleted with the last of them,
+for one more may be on its way, but found by a sweep when it has been unneeded for a day.
+
 Where an entry costs a round trip, workers that wait are woken when tasks are about to be added, not
 only when they were: their claims then come along in the same entry, behind the tasks.
 
@@ -22,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -31,7 +34,7 @@ from omniq_nb import machine
 from omniq_nb.machine import Add, Beat, ClaimDue, Command, Extend, Machine, Move, Purge, SettleAll
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
-from omniq_nb.storage.base import Query, ResultStore, Scan, TaskQueue
+from omniq_nb.storage.base import BUNDLE_KEPT, Query, ResultStore, Scan, TaskQueue
 from omniq_nb.storage.journal.log import Log
 from omniq_nb.storage.journal.replica import Fold, Replica
 
@@ -53,6 +56,10 @@ _REFERENCE = b"\x00omniq reference\x00"
 """How a `call` begins that names a blob. A payload that begins so becomes a blob, however small."""
 
 
+_LENGTH = 8
+"""Bytes before those of a bundle, which tell how many these are."""
+
+
 class _Reference(msgspec.Struct, frozen=True, array_like=True):
     blob: str
     offset: int
@@ -65,6 +72,17 @@ def _reference(call: bytes) -> _Reference | None:
     return msgspec.msgpack.decode(call[len(_REFERENCE) :], type=_Reference)
 
 
+class _Payload(NamedTuple):
+    """What of a task lies in blobs."""
+
+    call: bytes
+    bundles: tuple[str, ...]
+
+    @classmethod
+    def of(cls, task: Task) -> "_Payload":
+        return cls(task.call, task.bundles)
+
+
 class _Dump(msgspec.Struct):
     tasks: list[Task]
     workers: list[WorkerInfo]
@@ -72,7 +90,7 @@ class _Dump(msgspec.Struct):
 
 
 class QueueFold(Fold[Command]):
-    """A machine, and how many of its tasks refer to each blob."""
+    """A machine, and how many of its tasks refer to each blob, bundles among them."""
 
     version = machine.VERSION
     commands = Command
@@ -86,7 +104,7 @@ class QueueFold(Fold[Command]):
         self.blobs: Counter[str] = Counter()
         self.unneeded: set[str] = set()
         for task in self.machine.tasks.values():
-            self._hold(task.call)
+            self._hold(_Payload.of(task))
 
     def dump(self) -> bytes:
         """See `Fold`."""
@@ -103,11 +121,13 @@ class QueueFold(Fold[Command]):
                 for outcome, was_settled in zip(command.outcomes, settled, strict=True):
                     if was_settled and outcome.to is State.SUCCEEDED:
                         task = self.machine.tasks[outcome.id]
-                        self._release(task.call)
-                        task.call = b""
+                        self._release(_Payload.of(task))
+                        task.call, task.bundles = b"", ()
                 return settled
             case Purge():
-                before = {id: task.call for id, task in self.machine.tasks.items() if task.call}
+                before = {
+                    id: _Payload.of(task) for id, task in self.machine.tasks.items() if task.call
+                }
                 purged = self.machine.purge(command)
                 for id in before.keys() - self.machine.tasks.keys():
                     self._release(before[id])
@@ -124,30 +144,38 @@ class QueueFold(Fold[Command]):
         tasks = self.machine.tasks
         replaced = {}
         if command.revive:
-            replaced = {task.id: tasks[task.id].call for task in command.tasks if task.id in tasks}
+            replaced = {
+                task.id: _Payload.of(tasks[task.id]) for task in command.tasks if task.id in tasks
+            }
         added = self.machine.add(command)
         for task in command.tasks:
-            self._hold(task.call)
+            self._hold(_Payload.of(task))
         for task, was_added in zip(command.tasks, added, strict=True):
             if not was_added:
-                self._release(task.call)
+                self._release(_Payload.of(task))
             elif task.id in replaced:
                 self._release(replaced.pop(task.id))
         return added
 
-    def _hold(self, call: bytes) -> None:
-        reference = _reference(call)
+    def _hold(self, payload: _Payload) -> None:
+        reference = _reference(payload.call)
         if reference is not None:
             self.blobs[reference.blob] += 1
+        self.blobs.update(payload.bundles)
 
-    def _release(self, call: bytes) -> None:
-        reference = _reference(call)
-        if reference is None:
-            return
-        self.blobs[reference.blob] -= 1
-        if not self.blobs[reference.blob]:
-            del self.blobs[reference.blob]
+    def _release(self, payload: _Payload) -> None:
+        reference = _reference(payload.call)
+        if reference is not None and self._lost_last(reference.blob):
             self.unneeded.add(reference.blob)
+        for bundle in payload.bundles:
+            self._lost_last(bundle)
+
+    def _lost_last(self, blob: str) -> bool:
+        self.blobs[blob] -= 1
+        if self.blobs[blob]:
+            return False
+        del self.blobs[blob]
+        return True
 
 
 class JournalTaskQueue(TaskQueue):
@@ -161,7 +189,10 @@ class JournalTaskQueue(TaskQueue):
 
     def __init__(self, log: Log) -> None:
         self.immediate = log.immediate  # type: ignore[misc]
+        self.rest = log.rest
         self._replica = Replica(log, QueueFold)
+        # Bundles of a log that keeps nothing, and when each was put.
+        self._bundles: dict[str, tuple[bytes, float]] = {}
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -209,6 +240,7 @@ class JournalTaskQueue(TaskQueue):
             due = await self._replica.read(
                 lambda fold: fold.machine.next_due(queues),
                 enough=lambda known: known is not None and known <= now,
+                idle=True,
             )
             if due is None or due > now:
                 return []
@@ -257,6 +289,33 @@ class JournalTaskQueue(TaskQueue):
         states: list[State | None] = await self._publish(command, slow=len(ids) > MANY)
         return states
 
+    async def put_bundle(self, name: str, data: bytes) -> None:
+        """See `TaskQueue`."""
+        self._replica.check_open()
+        stored = self._replica.stored
+        if stored is None:
+            self._bundles[name] = data, time.time()
+        else:
+            parts = [len(data).to_bytes(_LENGTH, "big"), data]
+            await self._replica.aside(lambda: stored.put_blob(name, parts), slow=True)
+
+    async def get_bundle(self, name: str) -> bytes | None:
+        """See `TaskQueue`."""
+        self._replica.check_open()
+        stored = self._replica.stored
+        if stored is None:
+            data, _ = self._bundles.get(name, (None, 0.0))
+            return data
+
+        async def read() -> bytes | None:
+            head = await stored.get_blob(name, [(0, _LENGTH)])
+            if head is None:
+                return None
+            found = await stored.get_blob(name, [(_LENGTH, int.from_bytes(head[0], "big"))])
+            return None if found is None else found[0]
+
+        return await self._replica.aside(read, slow=True)
+
     async def get(self, ids: Sequence[str]) -> list[Task | None]:
         """See `TaskQueue`."""
 
@@ -284,14 +343,12 @@ class JournalTaskQueue(TaskQueue):
 
     async def workers(self, beat: WorkerInfo | None = None) -> list[WorkerInfo]:
         """See `TaskQueue`."""
-
-        def known(fold: QueueFold) -> list[WorkerInfo]:
-            return [copy(info) for info in fold.machine.workers.values()]
-
-        if beat is None:
-            return await self._replica.read(known)
-        command = Beat(worker=copy(beat))
-        return await self._replica.publish(command, durable=False, take=lambda _, fold: known(fold))
+        if beat is not None:
+            command = Beat(worker=copy(beat))
+            return await self._replica.publish(
+                command, durable=False, take=lambda _, fold: _workers(fold)
+            )
+        return await self._replica.read(_workers)
 
     async def scan(self, query: Query) -> Scan:
         """See `TaskQueue`."""
@@ -312,6 +369,15 @@ class JournalTaskQueue(TaskQueue):
     async def purge(self, before: float) -> int:
         """See `TaskQueue`."""
         purged: int = await self._publish(Purge(before=before), slow=True)
+        needed = await self._replica.read(lambda fold: frozenset(fold.blobs), slow=True)
+        stored = self._replica.stored
+        if stored is None:
+            horizon = time.time() - BUNDLE_KEPT
+            for name, (_, put_at) in list(self._bundles.items()):
+                if put_at < horizon and name not in needed:
+                    del self._bundles[name]
+        else:
+            await self._replica.aside(lambda: stored.sweep_blobs(needed), slow=True)
         return purged
 
     # ---------------------------------------------------------------- inside
@@ -399,6 +465,10 @@ def _counted(counter: Counter[str], names: Iterable[str]) -> Iterator[None]:
 
 def _is_big(call: bytes) -> bool:
     return len(call) > BLOB or call.startswith(_REFERENCE)
+
+
+def _workers(fold: QueueFold) -> list[WorkerInfo]:
+    return [copy(info) for info in fold.machine.workers.values()]
 
 
 def _as_bools(outcome: list[bool], _: QueueFold) -> list[bool]:

@@ -5,10 +5,11 @@ read its entry, fold it and try the number after. Outcomes are computed when an 
 applied, by the same fold in every process, so nothing has to be decided again.
 
 **Group commit.** Callers queue their commands, then ask for the replica's lock. Whoever gets it
-publishes all that is queued as one entry; the others find their outcome ready. Under load one
-sync so serves many callers. What it still takes until an entry survives a power cut
-(`StoredLog.confirm`) is done after the lock was released: nobody is told that a fact is safe
-before it is, but a worker of this process may already begin with it.
+publishes all that is queued as one entry; the others find their outcome ready. What it takes
+until an entry survives a power cut (`StoredLog.confirm`) is done with the replica's lock
+released, so that a worker may already claim what is being synced; but only one caller at a time
+publishes and confirms facts that must survive. Those who come meanwhile share the next entry,
+and so its sync. Nobody is told that a fact is safe before it is.
 
 **Doubt.** A write may succeed and yet look like a failure (a time-out, an interrupt). So a
 batch stays the current one until its entry, recognised by its id, was applied or the log gave a
@@ -29,7 +30,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -49,6 +50,9 @@ LOG = logging.getLogger(__name__)
 
 BIG = 64 * 1024
 """Bytes to encode or fold that are worth a thread switch on an event loop."""
+
+QUIET = 10.0
+"""Seconds without a new fact after which it is quiet: see `Log.rest`."""
 
 CHECKPOINT_ENTRIES = 1000
 CHECKPOINT_BYTES = 4 * 1024 * 1024
@@ -170,6 +174,7 @@ class Replica(Generic[F]):
         self._lock = threading.Lock()
         self._async_lock = asyncio.Lock()
         self._waiting: list[_Request] = []
+        self._asked_at = self._changed_at = time.monotonic()
         self._batch: _Batch | None = None
         self._nonce = secrets.token_bytes(8)
         self._written = 0
@@ -200,6 +205,11 @@ class Replica(Generic[F]):
 
         await self._turn(job, slow=False, opening=True)
 
+    def check_open(self) -> None:
+        """Refuse use before `open` and after `close`."""
+        if not self._open:
+            raise StoreClosed("The store is used before open() or after close().")
+
     async def publish(
         self,
         command: msgspec.Struct,
@@ -227,19 +237,18 @@ class Replica(Generic[F]):
         self._check_process()
         body = self._encode(command) if self.stored else b""
         request = _Request(command, body, durable, take)
-        slow = slow or len(body) > BIG or (durable and self.log.slow)
+        slow = slow or len(body) > BIG
         # Queued before the lock is sought: whoever holds it now may take this command along.
         self._waiting.append(request)
         if company:
             for _ in range(COMPANY):
                 await asyncio.sleep(0)
 
-        async def job() -> int:
+        async def job() -> None:
             while not request.done:
                 await self._publish_waiting()
-            return self._next
 
-        await self._turn(job, slow, then=self._confirm if durable and self.stored else None)
+        await self._turn(job, slow, safe=durable and self.stored is not None)
         if self._checkpoint_is_due():
             await self._checkpoint()
         if isinstance(request.error, OSError):
@@ -253,13 +262,17 @@ class Replica(Generic[F]):
         look: Callable[[F], T],
         slow: bool = False,
         enough: Callable[[T], bool] | None = None,
+        idle: bool = False,
     ) -> T:
         """Fold what is new, then look at the state: copy what shall outlast the look.
 
-        If what is known without asking the log for news is `enough`, it is not asked.
+        If what is known without asking the log for news is `enough`, it is not asked; nor if
+        whoever asks is `idle`, and it is quiet, and the log was asked not long ago.
         """
 
         async def job() -> T:
+            if idle and self._fold is not None and self._may_rest():
+                return look(self._fold)
             if enough is not None:
                 fold = await self._known()
                 if fold is not None and enough(known := look(fold)):
@@ -287,6 +300,8 @@ class Replica(Generic[F]):
                     return
                 if self.log.poll:
                     shortest, longest = self.log.poll
+                    if self.log.rest:
+                        idle = max(idle, time.monotonic() - self._changed_at) * 6
                     left = min(left, max(shortest, min(idle / 16, longest)))
                 try:
                     async with asyncio.timeout(left):
@@ -308,54 +323,61 @@ class Replica(Generic[F]):
         job: Callable[[], Coroutine[None, None, T]],
         slow: bool,
         opening: bool = False,
-        then: Callable[[T], Coroutine[None, None, None]] | None = None,
+        safe: bool = False,
     ) -> T:
         """Run `job` while nobody else of this process touches the log or the state.
 
-        What it gave is passed to `then`, which others need not wait for.
+        With `safe`, return when what it published survives a power cut.
         """
         self._check_process()
 
         async def checked() -> T:
-            if not (self._open or opening):
-                raise StoreClosed("The store is used before open() or after close().")
+            if not opening:
+                self.check_open()
             with _store_errors():
                 return await job()
 
         if not self.log.immediate:
             async with self._async_lock:
                 answer = await checked()
-        elif not _on_loop():
-            with self._lock:
-                answer = finish(checked())
-        elif not slow and await self._size_of_next() <= BIG and self._lock.acquire(blocking=False):
+            if safe:
+                await self._confirm()
+            return answer
+        if not _on_loop():
+            with self._confirming if safe else nullcontext():
+                with self._lock:
+                    answer = finish(checked())
+                    end = self._next
+                # If not, a claim took the command along, and it was confirmed with the last one.
+                if safe and self._confirmed < end:
+                    finish(self._confirm())
+                    self._confirmed = end
+            return answer
+        slow = slow or (safe and self.log.slow)
+        if not slow and await self._size_of_next() <= BIG and self._lock.acquire(blocking=False):
             try:
-                answer = finish(checked())
+                return finish(checked())
             finally:
                 self._lock.release()
-        else:  # the same, where there is no loop to hold up
-            return await asyncio.to_thread(lambda: finish(self._turn(job, slow, opening, then)))
-        if then is not None:
-            await then(answer)
-        return answer
+        # The same, where there is no loop to hold up.
+        return await asyncio.to_thread(lambda: finish(self._turn(job, slow, opening, safe)))
 
-    async def _confirm(self, end: int) -> None:
-        """Make all entries before that number safe, in one go with those of other threads."""
+    async def _confirm(self) -> None:
         assert self.stored
-        if not self.log.immediate:
+        with _store_errors():
             await self.stored.confirm()
-            return
-        with self._confirming:
-            if self._confirmed < end:
-                linked = self._next
-                with _store_errors():
-                    await self.stored.confirm()
-                self._confirmed = linked
 
     async def _size_of_next(self) -> int:
         """How many bytes another process wrote next, as a hint; 0: none."""
         with _store_errors():
-            return await self.log.size(self._next) or 0 if self._open else 0
+            size = await self.log.size(self._next) or 0 if self._open else 0
+        if not size:
+            self._asked_at = time.monotonic()
+        return size
+
+    def _may_rest(self) -> bool:
+        now = time.monotonic()
+        return now - self._changed_at > QUIET and now - self._asked_at < self.log.rest
 
     # ---------------------------------------------------------------- with the lock held
 
@@ -426,6 +448,7 @@ class Replica(Generic[F]):
                 self._fold = None
                 continue
             self._apply_all(entries)
+            self._asked_at = time.monotonic()
             assert self._fold is not None
             return self._fold
 
@@ -469,6 +492,8 @@ class Replica(Generic[F]):
             if mine and batch is not None:
                 self._batch = None
                 batch.finish()
+        if entry.durable:
+            self._changed_at = time.monotonic()
         if entry.durable or not mine:
             self.bell.ring()
 

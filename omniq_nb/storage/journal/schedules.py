@@ -65,6 +65,7 @@ class JournalScheduleStore(ScheduleStore):
 
     def __init__(self, log: Log) -> None:
         self.immediate = log.immediate  # type: ignore[misc]
+        self.rest = log.rest
         self._replica = Replica(log, ScheduleFold)
 
     async def open(self) -> None:
@@ -100,7 +101,8 @@ class JournalScheduleStore(ScheduleStore):
                 and schedule.next_fire_at <= now
             ]
 
-        due = sorted(await self._replica.read(look), key=lambda pair: (pair[0], pair[1].id))
+        found = await self._replica.read(look, idle=True)
+        due = sorted(found, key=lambda pair: (pair[0], pair[1].id))
         return [schedule for _, schedule in due[:limit]]
 
     async def list(self) -> builtins.list[Schedule]:

@@ -14,7 +14,8 @@ import os
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from asyncio import AbstractEventLoop
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -32,20 +33,30 @@ class Bucket(ABC):
     """Objects by path. Safe to use from several threads at once.
 
     `immediate` says that small objects are read and written without waiting for a network.
-    Every method raises `StoreError` if the bucket fails.
+    `exclusive`, once it is open, says that `create` can be relied on: without it nothing is ever
+    compacted. Every method raises `StoreError` if the bucket fails.
     """
 
     immediate: ClassVar[bool]
+    exclusive: bool
+
+    @abstractmethod
+    def attach(self, loop: AbstractEventLoop) -> None:
+        """Say which event loop the thread that calls next works for. It runs meanwhile."""
 
     @abstractmethod
     def open(self) -> None:
-        """Connect, create what is missing, and make sure that `create` is exclusive here.
+        """Connect, create what is missing, and see whether `create` is exclusive here.
 
         Raises
         ------
         StoreUnavailable
             It cannot be used; the message says why.
         """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Disconnect. It may be opened again."""
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:
@@ -70,12 +81,16 @@ class Bucket(ABC):
         """
 
     @abstractmethod
-    def write(self, path: str, data: bytes) -> None:
-        """Store an object under a path that nobody else will ever use."""
+    def write(self, objects: Mapping[str, bytes]) -> None:
+        """Store objects under paths that nobody else will ever use."""
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
-        """Store an object if that path is free. Of any number of callers, one gets True."""
+        """Store an object if that path is free. Of any number of callers, one gets True.
+
+        No two callers may have the same `data`: a bucket behind a network knows its own object
+        again by it.
+        """
 
     @abstractmethod
     def delete(self, paths: Iterable[str]) -> None:
@@ -84,6 +99,16 @@ class Bucket(ABC):
     @abstractmethod
     def url(self, path: str) -> str:
         """Where other programs (DuckDB, pandas) find the object."""
+
+    @abstractmethod
+    def files(self, paths: Sequence[str]) -> list[str]:
+        """Give local files with these objects, for DuckDB to read soon.
+
+        Raises
+        ------
+        FileNotFoundError
+            One of them is not there (any more).
+        """
 
 
 class LocalBucket(Bucket):
@@ -98,11 +123,18 @@ class LocalBucket(Bucket):
     """
 
     immediate = True
+    exclusive = True
 
     def __init__(self, folder: str | os.PathLike[str], fsync: bool = True) -> None:
         self._root = os.path.abspath(folder)
         self._fsync = fsync
         self._folders: set[str] = set()
+
+    def attach(self, loop: AbstractEventLoop) -> None:
+        """Nothing here needs a loop."""
+
+    def close(self) -> None:
+        """Nothing stays open between two calls."""
 
     def open(self) -> None:
         """Try what will be needed, and delete abandoned drafts."""
@@ -149,8 +181,12 @@ class LocalBucket(Bucket):
         except OSError as error:
             raise _failed("open", path, error) from error
 
-    def write(self, path: str, data: bytes) -> None:
-        """Draft, then rename."""
+    def write(self, objects: Mapping[str, bytes]) -> None:
+        """One after the other: draft, then rename."""
+        for path, data in objects.items():
+            self._write(path, data)
+
+    def _write(self, path: str, data: bytes) -> None:
         draft = self._draft(path, data)
         try:
             os.rename(draft, f"{self._root}/{path}")
@@ -193,6 +229,10 @@ class LocalBucket(Bucket):
     def url(self, path: str) -> str:
         """Give the absolute path."""
         return f"{self._root}/{path}"
+
+    def files(self, paths: Sequence[str]) -> list[str]:
+        """Give their absolute paths, without a look at them."""
+        return [self.url(path) for path in paths]
 
     def _read(self, path: str) -> bytes | None:
         try:

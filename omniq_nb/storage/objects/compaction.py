@@ -12,6 +12,7 @@ Not here: which of two rows counts (`results`, `events`).
 """
 
 import logging
+import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -122,6 +123,8 @@ class Compactor:
         self._rows += rows
         if self._stored < LOOK_EVERY and self._rows < FRESH_ROWS:
             return
+        if not self._segments.bucket.exclusive:
+            return
         if self._thread is not None and self._thread.is_alive():
             return
         least = FRESH_LIMIT if self._rows < FRESH_ROWS else 1
@@ -152,6 +155,7 @@ class Compactor:
     def compact(self) -> None:
         """Compact all fresh segments, then what has become many small ones."""
         with self._working:
+            self._require_exclusive()
             if not self._claim():
                 return
             try:
@@ -183,6 +187,7 @@ class Compactor:
         number = 0
         clean: set[str] = set()
         with self._working:
+            self._require_exclusive()
             while True:
                 view = self._segments.view()
                 try:
@@ -207,6 +212,14 @@ class Compactor:
                     number += gone or 0
                 except Vanished:
                     clean.clear()
+
+    def _require_exclusive(self) -> None:
+        bucket = self._segments.bucket
+        if not bucket.exclusive:
+            raise StoreError(
+                f"{bucket.url(self._kind.folder)} cannot be compacted or purged: the server lets "
+                "two writers create the same object. Use one with conditional writes."
+            )
 
     def _similar(self, view: View) -> list[Segment]:
         """Give segments to be merged: of one folder and about the same size."""
@@ -313,11 +326,11 @@ class Compactor:
     def _claim(self) -> bool:
         """Say that we compact. False: somebody else does."""
         bucket, path = self._segments.bucket, self._claim_path
-        mine = f"{time.time() + CLAIM}".encode()
+        mine = f"{time.time() + CLAIM} {secrets.token_hex(8)}".encode()
         if bucket.create(path, mine):
             return True
         (theirs,) = bucket.read([path])
-        if theirs is not None and float(theirs) > time.time():
+        if theirs is not None and float(theirs.split()[0]) > time.time():
             return False
         bucket.delete([path])
         return bucket.create(path, mine)

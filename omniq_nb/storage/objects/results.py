@@ -190,12 +190,13 @@ class ObjectResultStore(ObjectStore, ResultStore):
         bucket = self._segments.bucket
         objects: list[str | None] = [None] * len(results)
         payloads = [result.payload for result in results]
+        big: dict[str, bytes] = {}
+        for number, payload in enumerate(payloads):
+            if len(payload) >= BIG:
+                objects[number] = path = f"{VALUES}/{new_name()}"
+                big[path], payloads[number] = payload, b""
         try:
-            for number, payload in enumerate(payloads):
-                if len(payload) >= BIG:
-                    path = f"{VALUES}/{new_name()}"
-                    bucket.write(path, payload)
-                    objects[number], payloads[number] = path, b""
+            bucket.write(big)
             rows = (
                 table(results, RESULTS)
                 .append_column("payload", pa.array(payloads, pa.binary()))
@@ -205,7 +206,7 @@ class ObjectResultStore(ObjectStore, ResultStore):
             repeat = any(claim in self._stored for claim in claims)
             self._publish(rows, REPEAT if repeat else "")
         except BaseException:
-            bucket.delete(path for path in objects if path is not None)
+            bucket.delete(big)
             raise
         with self._lock:
             self._stored.update(dict.fromkeys(claims))

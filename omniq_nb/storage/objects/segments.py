@@ -126,12 +126,13 @@ class Garbage(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What counts. See the module."""
+    """What counts. See the module. `writer` makes it unlike that of any other writer."""
 
     version: int
     segments: tuple[Segment, ...] = ()
     garbage: tuple[Garbage, ...] = ()
     layout: int = LAYOUT
+    writer: str = ""
 
 
 class View(NamedTuple):
@@ -206,7 +207,8 @@ class Segments:
         """Create the first manifest, or check that we understand the newest one."""
         self.bucket.open()
         if self._newest() is None:
-            self.bucket.create(self._manifest_path(0), msgspec.json.encode(Manifest(version=0)))
+            first = Manifest(version=0, writer=new_name())
+            self.bucket.create(self._manifest_path(0), msgspec.json.encode(first))
         self.view()
 
     # ---------------------------------------------------------------- writing
@@ -229,7 +231,7 @@ class Segments:
         self._cache.put((path, 0, tuple(rows.column_names)), rows)
         while len(self._own) > OWN:
             self._own.popitem(last=False)
-        self.bucket.write(path, data.getvalue())
+        self.bucket.write({path: data.getvalue().to_pybytes()})
 
     def write_compacted(self, rows: pa.Table, folder: str) -> Segment:
         """Store sorted rows as one segment, which does not count before it is committed."""
@@ -256,7 +258,7 @@ class Segments:
             until=until,
             expires=_bounds(rows[kind.expires])[0] if kind.expires else None,
         )
-        self.bucket.write(path, data.getvalue())
+        self.bucket.write({path: data.getvalue().to_pybytes()})
         return segment
 
     def commit(
@@ -293,6 +295,7 @@ class Segments:
                 *(Garbage(path, now) for path in (*fresh, *others)),
                 *(Garbage(segment.path, now + GRACE) for segment in removed),
             ),
+            writer=new_name(),
         )
         path = self._manifest_path(manifest.version)
         if not self.bucket.create(path, msgspec.json.encode(manifest)):

@@ -4,8 +4,11 @@ Not here: what a row is, and which one counts (`results`, `events`).
 """
 
 import asyncio
+import os
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, ParamSpec, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import pyarrow as pa
 
@@ -13,8 +16,12 @@ from omniq_nb.errors import StoreClosed
 from omniq_nb.storage.base import Query, Scan, Store
 from omniq_nb.storage.objects.bucket import Bucket
 from omniq_nb.storage.objects.compaction import Clashes, Compactor, Rules, without
-from omniq_nb.storage.objects.segments import Kind, Segment, Segments, View, retrying
+from omniq_nb.storage.objects.segments import Kind, Segment, Segments, Vanished, View, retrying
 from omniq_nb.storage.tables import microseconds, select
+
+_waiting: dict[int, ThreadPoolExecutor] = {}
+"""By process, threads that wait for a network. Not the loop's own, of which a driver may need one
+to go on."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,9 +48,8 @@ class ObjectStore(Store):
         Makes the rules of the segments that it is given.
     """
 
-    immediate: ClassVar[bool] = True
-
     def __init__(self, bucket: Bucket, kind: Kind, rules: Callable[[Segments], Rules]) -> None:
+        self.immediate = bucket.immediate  # type: ignore[misc]
         self._kind = kind
         self._segments = Segments(bucket, kind)
         self._rules = rules(self._segments)
@@ -59,7 +65,7 @@ class ObjectStore(Store):
     async def close(self) -> None:
         """Wait for the compaction step under way; see `Store`."""
         self._open = False
-        await self._do(True, self._compactor.stop)
+        await self._do(True, self._close)
 
     async def scan(self, query: Query) -> Scan:
         """Compacted segments as files, where they hold nothing that a fresh row supersedes."""
@@ -75,9 +81,18 @@ class ObjectStore(Store):
 
     async def _do(self, slow: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do blocking work: here, or in a thread if it is slow and would block a running loop."""
-        if (slow or not self._segments.bucket.immediate) and _on_a_loop():
-            return await asyncio.to_thread(work, *args, **kwargs)
+        bucket = self._segments.bucket
+        if (slow or not bucket.immediate) and _on_a_loop():
+            if bucket.immediate:
+                return await asyncio.to_thread(work, *args, **kwargs)
+            loop = asyncio.get_running_loop()
+            bucket.attach(loop)
+            return await loop.run_in_executor(_threads(), partial(work, *args, **kwargs))
         return work(*args, **kwargs)
+
+    def _close(self) -> None:
+        self._compactor.stop()
+        self._segments.bucket.close()
 
     def _check_open(self) -> None:
         if not self._open:
@@ -91,17 +106,21 @@ class ObjectStore(Store):
         view, rows, clashes = self._look()
         columns = select(self._kind.shown, query.columns).names
         parts = [rows.select(columns)]
-        files = []
+        paths = []
         for segment in view.manifest.segments:
             if not _may_hold(segment, query):
                 continue
             hidden = clashes.hidden.get(segment.path)
             if hidden is None:
-                files.append(self._segments.bucket.url(segment.path))
+                paths.append(segment.path)
                 continue
             names = list(dict.fromkeys((*columns, self._kind.id)))
             old = self._segments.read(segment.path, names)
             parts.append(without(old, self._kind.id, hidden).select(columns))
+        try:
+            files = self._segments.bucket.files(paths)
+        except FileNotFoundError:
+            raise Vanished from None
         return Scan(pa.concat_tables(parts), files)
 
     def _look(self) -> Tail:
@@ -123,6 +142,13 @@ def _may_hold(segment: Segment, query: Query) -> bool:
     if segment.since is None or segment.until is None:
         return False  # not one row has a time
     return (since is None or segment.until >= since) and (until is None or segment.since < until)
+
+
+def _threads() -> ThreadPoolExecutor:
+    process = os.getpid()
+    if process not in _waiting:
+        _waiting[process] = ThreadPoolExecutor(16, "omniq-objects")
+    return _waiting[process]
 
 
 def _on_a_loop() -> bool:

@@ -103,20 +103,24 @@ class RedisDatabase(Remote[_Session]):
 
     async def command(self, *words: Word) -> Any:
         """Send a command that may be carried out twice, and give the answer."""
+        self._check_size(word for word in words if isinstance(word, bytes))
         async with self._session().pool.slot() as slot:
             return await self._persist(slot, None, words)
 
     def _words(self, slot: Slot, request: object, parts: Sequence[bytes] = ()) -> list[Word]:
         """Give the keys and arguments of a script."""
         packed = msgspec.msgpack.encode(request)
-        largest = max(map(len, (packed, *parts)))
+        self._check_size((packed, *parts))
+        slot.number += 1
+        return [1, self.base, packed, slot.name, slot.number, *parts]
+
+    def _check_size(self, words: Iterable[bytes]) -> None:
+        largest = max(map(len, words), default=0)
         if largest > LARGEST:
             raise StoreError(
                 f"The {where(self._options)} takes no value of more than {LARGEST >> 20} MB, and "
                 f"this one has {largest >> 20} MB: keep such data in files, and pass their paths."
             )
-        slot.number += 1
-        return [1, self.base, packed, slot.name, slot.number, *parts]
 
     async def _persist(
         self, slot: Slot, script: Script | None, words: Sequence[Word], opening: bool = False

@@ -11,7 +11,7 @@ import msgspec
 from omniq_nb.machine import LOST_ERROR, MAX_LOST
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
-from omniq_nb.storage.base import Query, ResultStore, Scan, TaskQueue
+from omniq_nb.storage.base import BUNDLE_KEPT, Query, ResultStore, Scan, TaskQueue
 from omniq_nb.storage.redis import scripts
 from omniq_nb.storage.redis.database import RedisDatabase
 from omniq_nb.storage.redis.results import RedisResultStore
@@ -87,6 +87,18 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
             states += [State(state.decode()) if state else None for state in found]
         return states
 
+    async def put_bundle(self, name: str, data: bytes) -> None:
+        """Store, and note when; see `TaskQueue`. In this order: what is noted can be deleted."""
+        database = self._database
+        await database.command("ZADD", database.key("bundles"), time.time(), name)
+        await database.command("SET", database.key(f"bundle:{name}"), data)
+
+    async def get_bundle(self, name: str) -> bytes | None:
+        """Read; see `TaskQueue`."""
+        database = self._database
+        found: bytes | None = await database.command("GET", database.key(f"bundle:{name}"))
+        return found
+
     async def get(self, ids: Sequence[str]) -> list[Task | None]:
         """Read; see `TaskQueue`."""
         tasks: list[Task | None] = []
@@ -157,4 +169,17 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
             cursor, number = await self._database.run(scripts.PURGE_TASKS, request)
             purged += number
             if cursor == b"0":
+                await self._purge_bundles()
                 return purged
+
+    async def _purge_bundles(self) -> None:
+        database, horizon = self._database, time.time() - BUNDLE_KEPT
+        noted = database.key("bundles")
+        old = set(await database.command("ZRANGE", noted, "-inf", f"({horizon!r}", "BYSCORE"))
+        if old:
+            async for pieces in self._pieces():
+                for standing, head in steps(pieces, 2):
+                    old.difference_update(name.encode() for name in task_of(standing, head).bundles)
+        for name in old:
+            await database.command("DEL", database.key(f"bundle:{name.decode()}"))
+            await database.command("ZREM", noted, name)

@@ -76,6 +76,7 @@ class _Head(msgspec.Struct, omit_defaults=True, gc=False):
     result_ttl: float | None = None
     retry: Retry = Retry()
     schedule: str | None = None
+    bundles: tuple[str, ...] = ()
 
 
 _NewTask: TypeAlias = tuple[tuple[str, int, float, msgspec.Raw], msgspec.Raw, msgspec.Raw]
@@ -128,6 +129,7 @@ def packed_tasks(tasks: Sequence[Task]) -> tuple[list[tuple[str, int]], list[byt
                 t.result_ttl,
                 t.retry,
                 t.schedule,
+                t.bundles,
             )
             row = (t.id, place, t.available_at, standing)
             yield (row, text(_encode(head)), text(t.call)), len(t.call) + len(t.arguments)

@@ -7,12 +7,12 @@ import msgspec
 
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
-from omniq_nb.storage.base import Query, ResultStore, Scan, TaskQueue
+from omniq_nb.storage.base import BUNDLE_KEPT, Query, ResultStore, Scan, TaskQueue
 from omniq_nb.storage.shared import SharedStore
 from omniq_nb.storage.sql import transitions
 from omniq_nb.storage.sql.database import CHUNK, Database, Transaction
 from omniq_nb.storage.sql.results import SqlResultStore, put_results, size_of
-from omniq_nb.storage.sql.rows import STATES, TASK_COLUMNS, task_of
+from omniq_nb.storage.sql.rows import STATES, TASK_COLUMNS, task_of, words
 from omniq_nb.storage.sql.schema import ENDED, LIVE
 
 GET = f"""
@@ -44,6 +44,15 @@ PURGEABLE = f"""
 """
 PURGE_WORKERS = "DELETE FROM omniq_workers WHERE heartbeat_at < ?"
 
+KNOWS_BUNDLE = "UPDATE omniq_bundles SET put_at = ? WHERE name = ?"
+PUT_BUNDLE = """
+    INSERT INTO omniq_bundles (name, put_at, content) VALUES (?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET put_at = excluded.put_at
+"""
+GET_BUNDLE = "SELECT content FROM omniq_bundles WHERE name = ?"
+NEEDED_BUNDLES = "SELECT DISTINCT bundles FROM omniq_calls WHERE bundles <> '[]'"
+OLD_BUNDLES = "SELECT name FROM omniq_bundles WHERE put_at < ?"
+DELETE_BUNDLE = "DELETE FROM omniq_bundles WHERE name = ? AND put_at < ?"
 
 MUST_WAIT = (0.0, 0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """Seconds to wait although something is due, by how often nothing could be claimed."""
@@ -98,6 +107,21 @@ class SqlTaskQueue(SharedStore[Database], TaskQueue):
     async def transition(self, ids: Sequence[str], to: State) -> list[State | None]:
         """Move by hand; see `TaskQueue`."""
         return await self._database.write(lambda tx: transitions.move(tx, ids, to))
+
+    async def put_bundle(self, name: str, data: bytes) -> None:
+        """Store, unless it is there; see `TaskQueue`."""
+
+        async def work(tx: Transaction) -> None:
+            now = time.time()
+            if not await tx.execute(KNOWS_BUNDLE, now, name):
+                await tx.execute(PUT_BUNDLE, name, now, data)
+
+        await self._database.write(work, len(data))
+
+    async def get_bundle(self, name: str) -> bytes | None:
+        """Read; see `TaskQueue`."""
+        rows = await self._database.read(lambda tx: tx.fetch(GET_BUNDLE, name))
+        return rows[0][0] if rows else None
 
     async def get(self, ids: Sequence[str]) -> list[Task | None]:
         """Read; see `TaskQueue`."""
@@ -173,4 +197,15 @@ class SqlTaskQueue(SharedStore[Database], TaskQueue):
         purged = 0
         while number := await self._database.write(some):
             purged += number
+        await self._database.write(self._purge_bundles)
         return purged
+
+    @staticmethod
+    async def _purge_bundles(tx: Transaction) -> None:
+        horizon = time.time() - BUNDLE_KEPT
+        old = {name for (name,) in await tx.fetch(OLD_BUNDLES, horizon)}
+        if old:
+            for (needed,) in await tx.fetch(NEEDED_BUNDLES):
+                old.difference_update(words(needed))
+        for name in old:
+            await tx.execute(DELETE_BUNDLE, name, horizon)

@@ -28,7 +28,7 @@ _PLAIN = (
     "schedule",
 )
 
-CALL = (*_PLAIN, "tags", "retry", "depends_on")
+CALL = (*_PLAIN, "tags", "retry", "depends_on", "bundles")
 """What was asked for, but for `call` itself: the columns of omniq_calls."""
 
 STANDING = (
@@ -72,7 +72,7 @@ def columns(names: Sequence[str], prefix: str = "") -> str:
 
 def call_row(seq: int, task: Task) -> Row:
     """Make a new task a row of omniq_calls: `seq`, then `CALL`, then `call`."""
-    lists = (_json(task.tags), _json(task.retry), _json(task.depends_on))
+    lists = map(_json, (task.tags, task.retry, task.depends_on, task.bundles))
     return (seq, *_plain_values(task), *lists, task.call)
 
 
@@ -88,6 +88,7 @@ def task_of(row: Row) -> Task:
     fields = dict(zip((*TASK, "call"), row, strict=False))
     fields["tags"] = words(fields["tags"])
     fields["depends_on"] = words(fields["depends_on"])
+    fields["bundles"] = words(fields["bundles"])
     fields["retry"] = _retry(fields["retry"])
     fields["state"] = STATES[fields["state"]]
     return Task(**fields)

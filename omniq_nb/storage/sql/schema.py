@@ -5,6 +5,7 @@
     omniq_calls         what was asked for: written once, read by claims
     omniq_tasks         where each task stands: small rows, for they are written often
     omniq_dependencies  for blocked tasks only: what each waits for, and whether it has it (met)
+    omniq_bundles       what several calls refer to, and when it was put last
     omniq_workers, omniq_results, omniq_events, omniq_schedules
     omniq_schema        one row: the version
 
@@ -124,7 +125,20 @@ _FIRST = (
         WHERE next_fire_at IS NOT NULL""",
 )
 
-MIGRATIONS = (_FIRST,)
+_BUNDLES = (
+    """ALTER TABLE omniq_calls ADD COLUMN
+        bundles TEXT NOT NULL DEFAULT '[]'
+    """,
+    # Few calls have any: which bundles are needed is told without a look at the others.
+    "CREATE INDEX omniq_calls_bundles ON omniq_calls (bundles) WHERE bundles <> '[]'",
+    """CREATE TABLE omniq_bundles (
+        name TEXT PRIMARY KEY,
+        put_at DOUBLE PRECISION NOT NULL,
+        content {bytes} NOT NULL
+    )""",
+)
+
+MIGRATIONS = (_FIRST, _BUNDLES)
 """The statements that lead from each version to the next one. Only ever appended to."""
 
 VERSION = len(MIGRATIONS)

@@ -15,6 +15,10 @@ KINDS: dict[str, str] = {
     "redis": "omniq_nb.testing.servers.redis:RedisServer",
     "postgres": "omniq_nb.testing.servers.postgres:PostgresServer",
     "nats": "omniq_nb.testing.servers.nats:NatsServer",
+    "moto": "omniq_nb.testing.servers.buckets:MotoServer",
+    "seaweed": "omniq_nb.testing.servers.buckets:SeaweedServer",
+    "azurite": "omniq_nb.testing.servers.buckets:AzuriteServer",
+    "google": "omniq_nb.testing.servers.buckets:GoogleServer",
 }
 """The class of each kind of server, as ``"module:Name"``."""
 

@@ -12,6 +12,8 @@
 -- {omniq}:unmet        hash    id of a blocked task -> how many tasks it still waits for
 -- {omniq}:counts       hash    state:queue -> number of tasks
 -- {omniq}:seq          string  the number of the last arrival
+-- {omniq}:bundle:NAME  string  what calls refer to; no script reads it
+-- {omniq}:bundles      zset    the names of all bundles, by when they were put last
 -- {omniq}:wake         channel the names of queues in which something may be due
 
 local base = KEYS[1]

@@ -1,0 +1,228 @@
+"""Buckets that misbehave: one in memory, and one that stands before a real S3 server.
+
+What goes wrong, drawn at random for each request: it never arrives; it is done but the answer is
+lost; the server is busy (503) or says that there are too many (429); it takes long. Listings come
+in small pages, between which others write. The clock of the bucket in memory is half a minute
+ahead.
+
+Not here: what must hold all the same (the suites, and ``tests/storage/test_bucket_faults.py``).
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from omniq_nb.config.options import S3Options
+from omniq_nb.storage.buckets.clouds import CLOUDS
+from omniq_nb.storage.buckets.place import BucketPlace
+
+T = TypeVar("T")
+
+SKEW = 30.0
+"""Seconds by which the bucket in memory is ahead."""
+
+PAGE = 3
+"""Names in one page of a listing."""
+
+KINDS = ("before", "after", "busy", "many", "slow")
+
+
+class Faults:
+    """Decides what happens to each request.
+
+    Parameters
+    ----------
+    share : float
+        Of the requests that something happens to.
+    seed : int
+        The same requests meet the same fate again.
+    kinds : sequence of str
+        What may happen: of `KINDS`.
+    """
+
+    def __init__(self, share: float = 0.0, seed: int = 0, kinds: Sequence[str] = KINDS) -> None:
+        self.share = share
+        self.kinds = tuple(kinds)
+        self.met = dict.fromkeys(KINDS, 0)
+        self._random = random.Random(seed)
+
+    async def meet(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send a request, or not, or twice as late."""
+        kind = self._random.choice(self.kinds) if self._random.random() < self.share else ""
+        if kind:
+            self.met[kind] += 1
+        match kind:
+            case "before":
+                raise ConnectionError("the connection broke before the request was read")
+            case "after":
+                await send()
+                raise ConnectionError("the connection broke before the answer was read")
+            case "busy":
+                raise refusal(503, "SlowDown")
+            case "many":
+                raise refusal(429, "TooManyRequests")
+            case "slow":
+                await asyncio.sleep(self._random.uniform(0.01, 0.05))
+        return await send()
+
+
+def refusal(status: int, code: str) -> Exception:
+    """Make the error that s3fs raises for such an answer."""
+    from botocore.exceptions import ClientError
+    from s3fs.errors import translate_boto_error
+
+    answer = {
+        "Error": {"Code": code, "Message": "Please reduce your request rate."},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    error: Exception = translate_boto_error(ClientError(answer, "PutObject"))
+    return error
+
+
+class World:
+    """A bucket in memory, for any number of clients in this process.
+
+    Parameters
+    ----------
+    faults : Faults, optional
+        What goes wrong; nothing unless given.
+    conditional : bool
+        Whether it knows conditional writes.
+    """
+
+    def __init__(self, faults: Faults | None = None, conditional: bool = True) -> None:
+        self.objects: dict[str, tuple[bytes, float]] = {}
+        self.faults = faults or Faults()
+        self.conditional = conditional
+
+    def place(self, prefix: str = "") -> BucketPlace:
+        """Give a client of its own."""
+        return BucketPlace(
+            MEMORY, S3Options(bucket="b", prefix=prefix, storage_options={"world": self})
+        )
+
+
+def faulty_place(share: float, seed: int) -> BucketPlace:
+    """Give a client of a new bucket in memory, with faults."""
+    return World(Faults(share, seed)).place()
+
+
+class MemoryFilesystem:
+    """What a driver must have, over a `World`."""
+
+    def __init__(self, world: World, **options: object) -> None:
+        self._world = world
+
+    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        async def send() -> bytes:
+            await asyncio.sleep(0)
+            if path not in self._world.objects:
+                raise FileNotFoundError(path)
+            return self._world.objects[path][0][start:end]
+
+        return await self._world.faults.meet(send)
+
+    async def _pipe_file(self, path: str, data: bytes, mode: str = "overwrite") -> None:
+        async def send() -> None:
+            await asyncio.sleep(0)
+            if mode == "create" and self._world.conditional and path in self._world.objects:
+                raise FileExistsError(path)
+            self._world.objects[path] = bytes(data), time.time() + SKEW
+
+        await self._world.faults.meet(send)
+
+    async def remove(self, paths: Sequence[str]) -> None:
+        """Delete objects."""
+
+        async def send() -> None:
+            await asyncio.sleep(0)
+            for path in paths:
+                self._world.objects.pop(path, None)
+
+        await self._world.faults.meet(send)
+
+    async def lines(self, folder: str) -> list[Mapping[str, Any]]:
+        """List a folder, page by page."""
+        found: dict[str, Mapping[str, Any]] = {}
+        last = ""
+        while True:
+            page = sorted(
+                path
+                for path in self._world.objects
+                if path.startswith(f"{folder}/") and path > last
+            )[:PAGE]
+
+            async def send(page: Sequence[str] = page) -> None:
+                await asyncio.sleep(0)
+
+            await self._world.faults.meet(send)
+            if not page:
+                return list(found.values())
+            for path in page:
+                name, _, deeper = path.removeprefix(f"{folder}/").partition("/")
+                at = None if deeper else self._world.objects.get(path, (b"", 0.0))[1]
+                found[name] = {"name": f"{folder}/{name}", "at": _stamp(at)}
+            last = page[-1]
+
+
+def _stamp(at: float | None) -> object:
+    return None if at is None else datetime.fromtimestamp(at, UTC)
+
+
+async def _nothing_to_close(fs: object) -> None:
+    """There is no connection."""
+
+
+MEMORY = CLOUDS["s3"]._replace(
+    title="A bucket in memory",
+    driver="omniq_nb.testing.clouds:MemoryFilesystem",
+    arguments=lambda options: {},
+    listing=lambda fs, path: fs.lines(path),
+    modified=("at",),
+    delete=lambda fs, paths: fs.remove(paths),
+    close=_nothing_to_close,
+)
+
+
+class FaultyFilesystem:
+    """s3fs, with faults before or after its requests.
+
+    Parameters
+    ----------
+    faults : tuple of float and int
+        Share and seed.
+    **options
+        For s3fs.
+    """
+
+    def __init__(self, faults: tuple[float, int], **options: Any) -> None:
+        import s3fs
+
+        self.inner = s3fs.S3FileSystem(**options)
+        self.inner.retries = 1
+        self.faults = Faults(*faults)
+
+    async def _cat_file(self, path: str, **options: Any) -> bytes:
+        data: bytes = await self.faults.meet(lambda: self.inner._cat_file(path, **options))
+        return data
+
+    async def _pipe_file(self, path: str, data: bytes, **options: Any) -> None:
+        await self.faults.meet(lambda: self.inner._pipe_file(path, data, **options))
+
+
+FAULTY_S3 = CLOUDS["s3"]._replace(
+    driver="omniq_nb.testing.clouds:FaultyFilesystem",
+    listing=lambda fs, path: fs.faults.meet(lambda: CLOUDS["s3"].listing(fs.inner, path)),
+    delete=lambda fs, paths: fs.faults.meet(lambda: CLOUDS["s3"].delete(fs.inner, paths)),
+    close=lambda fs: CLOUDS["s3"].close(fs.inner),
+)
+
+
+class FaultyS3Place(BucketPlace):
+    """A place on a real server whose requests meet `Faults`: ``storage_options["faults"]``."""
+
+    def __init__(self, location: str | None, options: S3Options) -> None:
+        super().__init__(FAULTY_S3, options)
