@@ -275,8 +275,7 @@ class Worker:
             settles.append(settle)
             results.append(self._result(outcome) if settle.to is not State.QUEUED else None)
         kept = [result for result in results if result is not None]
-        since = self._engine.outcomes.now()
-        settled = await self._settle_surely(settles, kept)
+        settled, since = await self._settle_surely(settles, kept)
         self._learn(outcomes)
         for outcome in outcomes:
             if self._held.get(outcome.task.id) is outcome.task:
@@ -299,16 +298,22 @@ class Worker:
             since,
         )
 
-    async def _settle_surely(self, settles: list[Settle], results: list[Result]) -> list[bool]:
-        """Commit, through passing trouble of a store. The leases are extended meanwhile."""
-        pause = 0.1
+    async def _settle_surely(
+        self, settles: list[Settle], results: list[Result]
+    ) -> tuple[list[bool], int]:
+        """Commit, through passing trouble of a store. The leases are extended meanwhile.
+
+        Also tells the moment before the queue was first told of these ends.
+        """
+        queue, pause = self._stores.task_queue, 0.1
+        together = queue.commits_with(self._stores.result_storage)
+        since: int | None = None
         while True:
             try:
-                if self._stores.task_queue.commits_with(self._stores.result_storage):
-                    return await self._stores.task_queue.settle(settles, results)
-                if results:
+                if results and not together:
                     await self._stores.result_storage.put(results)
-                return await self._stores.task_queue.settle(settles)
+                since = self._engine.outcomes.now() if since is None else since
+                return await queue.settle(settles, results if together else ()), since
             except StoreError as error:
                 log.warning(
                     "worker %s could not store %d outcomes, tries again in %.1f s: %s",

@@ -62,6 +62,8 @@ def postgres_rows(f: dict[str, Figures]) -> list[Row]:
          peer["latency"]["p50"], 1.5, True),
         ("1M events to a DataFrame, s", f["explore"]["ours"], "bare ADBC", f["explore"]["adbc"],
          1.5, True),
+        ("200,000 results, arguments and values typed, s", f["explore"]["typed_results"],
+         "bare ADBC, JSON left as text", f["explore"]["adbc_results"], 0, True),
     ]  # fmt: skip
 
 

@@ -24,9 +24,9 @@ from omniq_nb import OmniQ, errors
 from omniq_nb.core.engine import identity_of
 from omniq_nb.core.launch.registry import Entry, Registry
 from omniq_nb.core.worker import LEASE
-from omniq_nb.testing.servers import KINDS, Servers
+from omniq_nb.testing.servers import Servers
 
-LOCAL = ("sqlite", "file")
+LOCAL, ON_SERVERS = ("sqlite", "file"), ("redis", "postgres", "nats")
 WORKERS = 4
 BATCH = "torture"
 
@@ -249,7 +249,7 @@ def on_server(store: str, folder: Path, tasks: int) -> None:
 
 def main() -> None:
     """Be a kernel, or print what becomes of the tasks of each store."""
-    stores = [*LOCAL, *KINDS]
+    stores = [*LOCAL, *ON_SERVERS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stores", nargs="*", metavar="STORE", help=", ".join(stores))
     parser.add_argument("--tasks", type=int, default=20_000)

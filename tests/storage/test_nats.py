@@ -35,7 +35,7 @@ from omniq_nb.storage.nats.words import Lost
 from omniq_nb.testing.places import Recipe
 from omniq_nb.testing.processes import Process
 from omniq_nb.testing.proxy import Proxy
-from omniq_nb.testing.samples import NOON, event, result, schedule, task
+from omniq_nb.testing.samples import NEVER, NOON, event, result, schedule, task
 from omniq_nb.testing.servers import Server, Servers
 from omniq_nb.testing.servers.base import free_port
 from omniq_nb.testing.servers.nats import NatsServer
@@ -649,6 +649,29 @@ async def test_who_waits_is_woken_by_another_process(url: str) -> None:
                 await asyncio.wait_for(waiting, 60)
                 other.answer()
                 assert len(await stores.task_queue.claim(["default"], 1, LEASE, "me")) == 1
+
+
+async def test_who_waits_claims_in_the_very_entry_that_adds(
+    server: Server, stream: str, url: str
+) -> None:
+    async with opened(url) as stores, admin(server) as js:
+        queue = stores.task_queue
+
+        async def claimed() -> list[str]:
+            await queue.wait(["other", "default"], 600)
+            return [held.id for held in await queue.claim(["default"], 5, LEASE, "me")]
+
+        async def stored() -> int:
+            number: int = (await js.stream_info(f"{stream}-queue")).state.messages
+            return number
+
+        for name in ("a", "b"):
+            claiming = asyncio.create_task(claimed())
+            await asyncio.sleep(0.1)
+            before = await stored()
+            assert await queue.add([task(name), task(f"late {name}", available_at=NEVER)])
+            assert await asyncio.wait_for(claiming, 60) == [name]
+            assert await stored() == before + 1
 
 
 async def test_payloads_far_larger_than_a_message(own: NatsServer) -> None:

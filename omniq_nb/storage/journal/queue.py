@@ -7,6 +7,9 @@ refers to it. A task that succeeded keeps no payload.
 A bundle is a blob that tasks of several adds refer to. It is not deleted with the last of them,
 for one more may be on its way, but found by a sweep when it has been unneeded for a day.
 
+Where an entry costs a round trip, workers that wait are woken when tasks are about to be added, not
+only when they were: their claims then come along in the same entry, behind the tasks.
+
 A heartbeat is a command like any other and shares an entry with whatever is published at that
 moment. It is not synced by itself, so on a local disk it costs a few dozen microseconds.
 
@@ -14,10 +17,12 @@ Not here: which transition is allowed (`omniq_nb.machine`), and who writes first
 """
 
 import logging
+import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
@@ -188,6 +193,13 @@ class JournalTaskQueue(TaskQueue):
         self._replica = Replica(log, QueueFold)
         # Bundles of a log that keeps nothing, and when each was put.
         self._bundles: dict[str, tuple[bytes, float]] = {}
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Forget who waits and adds: in a forked child nobody does."""
+        self._pid = os.getpid()
+        self._awaited: Counter[str] = Counter()
+        self._coming: Counter[str] = Counter()
 
     async def open(self) -> None:
         """See `Store`."""
@@ -203,8 +215,19 @@ class JournalTaskQueue(TaskQueue):
             return []
         if self._replica.stored:
             tasks = await self._without_big_calls(tasks)
-        command = Add(tasks=list(tasks), now=time.time(), revive=revive)
-        added: list[bool] = await self._publish(command, slow=len(tasks) > MANY)
+        now = time.time()
+        command = Add(tasks=list(tasks), now=now, revive=revive)
+        slow = len(tasks) > MANY
+        if self._pid != os.getpid():
+            self._start_afresh()
+        due = {task.queue for task in tasks if task.available_at <= now}
+        added: list[bool]
+        if self.immediate or not due & self._awaited.keys():
+            added = await self._publish(command, slow)
+        else:
+            with _counted(self._coming, due):
+                self._replica.bell.ring()
+                added = await self._publish(command, slow, company=True)
         return added
 
     async def claim(
@@ -212,12 +235,16 @@ class JournalTaskQueue(TaskQueue):
     ) -> list[Task]:
         """See `TaskQueue`. Nothing is written while nothing is due."""
         now, queues = time.time(), tuple(queues)
-        due = await self._replica.read(
-            lambda fold: fold.machine.next_due(queues),
-            enough=lambda known: known is not None and known <= now,
-            idle=True,
-        )
-        if due is None or due > now or limit < 1:
+        coming = self._is_coming(queues)
+        if not coming:
+            due = await self._replica.read(
+                lambda fold: fold.machine.next_due(queues),
+                enough=lambda known: known is not None and known <= now,
+                idle=True,
+            )
+            if due is None or due > now:
+                return []
+        if limit < 1:
             return []
         command = ClaimDue(queues=queues, limit=limit, lease=lease, worker=worker, now=now)
         tasks = await self._replica.publish(
@@ -226,6 +253,9 @@ class JournalTaskQueue(TaskQueue):
             take=lambda claimed, _: [copy(task) for task in claimed],
             slow=limit > MANY,
         )
+        if coming:  # it came, in an entry before this command or in the same one
+            for queue in queues:
+                self._coming.pop(queue, None)
         return await self._with_big_calls(tasks)
 
     async def extend(self, claims: Sequence[Claim], lease: float) -> list[bool]:
@@ -300,7 +330,12 @@ class JournalTaskQueue(TaskQueue):
 
     async def wait(self, queues: Sequence[str], timeout: float) -> None:
         """See `TaskQueue`. Other processes are noticed by looking for their next entry."""
-        await self._replica.wait(lambda fold: fold.machine.next_due(queues), timeout)
+
+        def due(fold: QueueFold) -> float | None:
+            return 0.0 if self._is_coming(queues) else fold.machine.next_due(queues)
+
+        with _counted(self._awaited, () if self.immediate else queues):
+            await self._replica.wait(due, timeout)
 
     async def counts(self) -> dict[tuple[str, State], int]:
         """See `TaskQueue`."""
@@ -347,7 +382,13 @@ class JournalTaskQueue(TaskQueue):
 
     # ---------------------------------------------------------------- inside
 
-    async def _publish(self, command: Command, slow: bool) -> Any:
+    def _is_coming(self, queues: Sequence[str]) -> bool:
+        """Whether this process is about to add tasks that are due to one of these queues."""
+        if self._pid != os.getpid():
+            self._start_afresh()
+        return not self._coming.keys().isdisjoint(queues)
+
+    async def _publish(self, command: Command, slow: bool, company: bool = False) -> Any:
         """Publish facts; then delete the blobs that nobody needs any more.
 
         Only then: facts on the disk imply that everything before them is on the disk too, so
@@ -357,7 +398,7 @@ class JournalTaskQueue(TaskQueue):
         def take(outcome: object, fold: QueueFold) -> tuple[object, set[str]]:
             return outcome, fold.take_unneeded()
 
-        outcome, unneeded = await self._replica.publish(command, True, take, slow)
+        outcome, unneeded = await self._replica.publish(command, True, take, slow, company)
         if self._replica.stored:
             await self._replica.stored.delete_blobs(unneeded)
         return outcome
@@ -406,6 +447,20 @@ class JournalTaskQueue(TaskQueue):
             for (task, _), call in zip(group, calls, strict=True):
                 task.call = call
         return [task for task in tasks if task.id not in gone]
+
+
+@contextmanager
+def _counted(counter: Counter[str], names: Iterable[str]) -> Iterator[None]:
+    """Count these names for as long as the block runs."""
+    counted = Counter(set(names))
+    counter.update(counted)
+    try:
+        yield
+    finally:
+        counter.subtract(counted)
+        for name in counted:
+            if counter[name] <= 0:
+                del counter[name]
 
 
 def _is_big(call: bytes) -> bool:

@@ -58,6 +58,9 @@ CHECKPOINT_ENTRIES = 1000
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 """A checkpoint is due after so much log, or more if the state is large: its cost is shared."""
 
+COMPANY = 3
+"""Turns of the event loop that it takes from a ring of the bell to the command of who heard it."""
+
 T = TypeVar("T")
 C = TypeVar("C", bound=msgspec.Struct)
 
@@ -213,6 +216,7 @@ class Replica(Generic[F]):
         durable: bool,
         take: Callable[[Any, F], T],
         slow: bool = False,
+        company: bool = False,
     ) -> T:
         """Get a command into the log, apply it, and give its outcome.
 
@@ -227,6 +231,8 @@ class Replica(Generic[F]):
             copies what is part of the state. What it gives is what `publish` returns.
         slow : bool
             It is known to be too much for an event loop.
+        company : bool
+            Others of this loop, who were just woken, may want to come along in the same entry.
         """
         self._check_process()
         body = self._encode(command) if self.stored else b""
@@ -234,6 +240,9 @@ class Replica(Generic[F]):
         slow = slow or len(body) > BIG
         # Queued before the lock is sought: whoever holds it now may take this command along.
         self._waiting.append(request)
+        if company:
+            for _ in range(COMPANY):
+                await asyncio.sleep(0)
 
         async def job() -> None:
             while not request.done:
@@ -284,7 +293,7 @@ class Replica(Generic[F]):
             while True:
                 if new:
                     heard.clear()
-                    at = await self.read(due, enough=self._need_not_ask)
+                    at = await self.read(due, enough=self._is_known)
                 idle = time.monotonic() - started
                 left = min(timeout - idle, timeout if at is None else at - time.time())
                 if left <= 0:
@@ -414,9 +423,9 @@ class Replica(Generic[F]):
         del self._waiting[: len(gathered)]
         return batch
 
-    def _need_not_ask(self, _: object) -> bool:
-        """Whether news come by themselves."""
-        return self._listening is not None
+    def _is_known(self, at: float | None) -> bool:
+        """Whether it need not be asked when something is due: it is, or news come by themselves."""
+        return self._listening is not None or (at is not None and at <= time.time())
 
     async def _known(self) -> F | None:
         """Fold what was heard of, and give the state, if it is known at all."""
