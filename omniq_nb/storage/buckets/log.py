@@ -26,7 +26,15 @@ from contextlib import suppress
 
 from omniq_nb.errors import StoreError, StoreUnavailable
 from omniq_nb.storage.buckets.connection import Connection
-from omniq_nb.storage.journal.log import TORN, Behind, Entry, StoredLog, seal, unreadable, unseal
+from omniq_nb.storage.journal.log import (
+    TORN,
+    Behind,
+    Entry,
+    PiecewiseLog,
+    seal,
+    unreadable,
+    unseal,
+)
 from omniq_nb.storage.local import ABANDONED
 
 ENTRY, CHECKPOINT = ".entry", ".checkpoint"
@@ -41,7 +49,7 @@ SWEEP_EVERY = 3600.0
 """Seconds between two looks for blobs of the dead: a listing costs as much as a write."""
 
 
-class BucketLog(StoredLog):
+class BucketLog(PiecewiseLog):
     """See the module.
 
     Parameters
@@ -187,13 +195,37 @@ class BucketLog(StoredLog):
         if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + SWEEP_EVERY
+        found = await self.blobs()
+        await self._connection.delete(
+            self._blob_path(name) for name, old in found.items() if old and name not in keep
+        )
+
+    # ---------------------------------------------------------------- pieces
+
+    async def entries(self) -> list[int]:
+        """List the folder."""
+        found = await self._connection.list(f"{self._folder}/log")
+        names = (one.name.removesuffix(ENTRY) for one in found)
+        return [int(name) for name in names if name.isdecimal()]
+
+    async def checkpoints(self) -> list[int]:
+        """List the folder."""
+        return list(await self._listed_checkpoints())
+
+    async def is_whole(self, checkpoint: int) -> bool:
+        """Read it."""
+        data = await self._connection.get(self._checkpoint_path(checkpoint))
+        return data is None or unseal(data) is not None
+
+    async def blobs(self) -> dict[str, bool]:
+        """By the time at which they were written."""
         horizon = time.time() - ABANDONED
         found = await self._connection.list(f"{self._folder}/blobs")
-        await self._connection.delete(
-            self._blob_path(blob.name)
-            for blob in found
-            if blob.name not in keep and blob.modified < horizon
-        )
+        return {blob.name: blob.modified < horizon for blob in found}
+
+    async def delete_entries(self, numbers: Sequence[int]) -> None:
+        """All at once."""
+        await self._connection.delete(map(self._entry_path, numbers))
 
     # ---------------------------------------------------------------- inside
 
