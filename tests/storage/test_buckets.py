@@ -183,7 +183,9 @@ def test_a_second_query_fetches_nothing_that_it_has(servers):
         before = place.connection.usage
         (same,) = (await events.scan(Query())).files
         assert same == file
-        assert place.connection.usage.reads - before.reads <= 3, "manifests at most"
+        after = place.connection.usage
+        assert after.reads - before.reads <= 4, "manifests at most"
+        assert after.lists - before.lists <= 1, "the folder of today at most"
         await events.close()
 
     asyncio.run(main())

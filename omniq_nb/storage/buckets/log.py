@@ -45,6 +45,10 @@ TRIM_AFTER = 600.0
 WIDEST = 64
 """Entries that are asked for at once by whoever has much to catch up."""
 
+BUSY = 10.0
+"""Seconds after an entry of somebody else for which one looks before one writes: looking is
+cheaper than losing, and some servers let the loser of a race wait for seconds."""
+
 SWEEP_EVERY = 3600.0
 """Seconds between two looks for blobs of the dead: a listing costs as much as a write."""
 
@@ -70,6 +74,7 @@ class BucketLog(PiecewiseLog):
         self._folder = folder
         self._known_at: _Moment | None = None  # when the end of the log was known
         self._ahead: tuple[int, bytes] | None = None  # an entry that was found by looking for news
+        self._busy_until = 0.0
         self._sweep_at = 0.0
 
     # ---------------------------------------------------------------- the log
@@ -122,6 +127,8 @@ class BucketLog(PiecewiseLog):
             for data in await self._connection.get_all(paths):
                 if data is None:
                     await self._vouch(number, started)
+                    if entries:
+                        self._busy_until = time.monotonic() + BUSY
                     return entries
                 entries.append(unseal(data) or TORN)
             width = min(width * 4, WIDEST)
@@ -129,6 +136,8 @@ class BucketLog(PiecewiseLog):
     async def append(self, number: int, entry: Entry) -> bool:
         """One request, if nobody was faster."""
         started = _Moment()
+        if time.monotonic() < self._busy_until and await self.size(number):
+            return False
         if not await self._connection.create(self._entry_path(number), seal(entry)):
             return False
         await self._vouch(number, started)
