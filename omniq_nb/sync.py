@@ -32,6 +32,7 @@ from omniq_nb.core.handle import (
     AsyncBatch,
     AsyncHandle,
     error_of,
+    united,
     value_of,
     values_of,
     wait_timeout,
@@ -310,6 +311,19 @@ class Batch(Shown, Generic[T_co]):
     def df(self, kind: str = "pandas") -> "pd.DataFrame":
         """One row per task: arguments, value, state, duration, error..."""
         return self._caller.loop.call(self._async.df(kind))
+
+    def frame(self, kind: str = "pandas", timeout: float | None = None) -> "pd.DataFrame":
+        """The data frames that its tasks returned, as one: the union of their rows.
+
+        Parameters
+        ----------
+        kind : {"pandas", "arrow", "polars"}
+            Which kind of table to give.
+        timeout : float, optional
+            Seconds to wait for all tasks.
+        """
+        results = self.wait(timeout)
+        return self._caller.loop.call(united(self._caller.engine, results, kind))
 
     def plot(self, kind: str = "durations", **columns: str) -> "Plot":
         """A plot of what its tasks took or gave.

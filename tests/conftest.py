@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     state = tempfile.TemporaryDirectory()
     config.add_cleanup(state.cleanup)
     os.environ["XDG_STATE_HOME"] = state.name
+    os.environ["XDG_CACHE_HOME"] = state.name
 
 
 @pytest.hookimpl(tryfirst=True)

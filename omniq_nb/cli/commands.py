@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+import msgspec
 from click.shell_completion import get_completion_class
 
 from omniq_nb.cli.output import Row, show, show_json
@@ -276,14 +277,52 @@ def purge(
 
 @cli.command()
 @place
+def compact(config_file: str | None, backend: str | None) -> None:
+    """Make few large pieces of many small ones, now: in folders and buckets."""
+    import asyncio
+
+    from omniq_nb.storage.maintenance import compact as compacted
+
+    done = asyncio.run(compacted(_config(config_file, backend)))
+    click.echo(f"compacted: {', '.join(done)}" if done else "nothing here needs compacting")
+
+
+def _deeply(config: "OmniQConfig", repair: bool, as_json: bool) -> None:
+    import asyncio
+
+    from omniq_nb.storage.maintenance import inspect
+
+    found = asyncio.run(inspect(config, repair))
+    rows = [
+        {"component": component, **msgspec.structs.asdict(one)}
+        for component, findings in found.items()
+        for one in findings
+    ]
+    show(rows, as_json=as_json, empty="nothing is torn, missing or left over")
+    if any(one["harm"] for one in rows):
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@place
 @as_json
-def check(config_file: str | None, backend: str | None, as_json: bool) -> None:
+@click.option("--deep", is_flag=True, help="Read every piece of folders and buckets.")
+@click.option("--repair", is_flag=True, help="With --deep: delete what nobody can need.")
+def check(
+    config_file: str | None, backend: str | None, as_json: bool, deep: bool, repair: bool
+) -> None:
     """Try a configuration out: open each store, and say what it promises."""
     import asyncio
 
     from omniq_nb.storage.probe import probe
 
-    tried = asyncio.run(probe(_config(config_file, backend)))
+    config = _config(config_file, backend)
+    if repair and not deep:
+        raise click.UsageError("--repair goes with --deep")
+    if deep:
+        _deeply(config, repair, as_json)
+        return
+    tried = asyncio.run(probe(config))
     if as_json:
         show_json(tried)
     for one in [] if as_json else tried:

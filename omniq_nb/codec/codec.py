@@ -17,14 +17,14 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from omniq_nb.codec import plain
+from omniq_nb.codec import frames, plain
 from omniq_nb.codec.bundles import BIG, Bundles, Fetch, no_bundles
 from omniq_nb.codec.functions import bundles_of_function, pack_function, unpack_function
 from omniq_nb.codec.pickles import dump, load
 from omniq_nb.errors import NotSerializable, PayloadError, PayloadRefused
 
 _VERSION = 1
-_MSGPACK, _JSON, _PICKLE, _CALL, _PARTS, _BYTES = 1, 2, 3, 4, 5, 6
+_MSGPACK, _JSON, _PICKLE, _CALL, _PARTS, _BYTES, _PARQUET = 1, 2, 3, 4, 5, 6, 7
 _BUNDLE = "bundle"
 _NAME = 32
 _SIGNATURE = 32
@@ -225,6 +225,8 @@ class Codec:
         NotSerializable
             It cannot travel.
         """
+        if prefer != "pickle" and (file := frames.pack(value)) is not None:
+            return self._signed(_PARQUET, file, context)
         codec, body = self._body(value, prefer, "the value")
         return self._signed(codec, body, context)
 
@@ -240,6 +242,17 @@ class Codec:
         """
         codec, body = self._verified(payload, context)
         return self._opened(codec, body, context)
+
+    def open_table(self, payload: bytes, *, context: str) -> memoryview | None:
+        """Give the Parquet file in the payload of a data frame. None: it holds something else.
+
+        Raises
+        ------
+        PayloadRefused
+            It is not signed with our key for this context.
+        """
+        codec, body = self._verified(payload, context)
+        return body if codec == _PARQUET else None
 
     def encode_exception(self, error: BaseException, *, context: str) -> bytes:
         """An exception, if it survives the journey; otherwise nothing."""
@@ -323,6 +336,8 @@ class Codec:
                 return plain.unpack(body)
             if codec == _JSON:
                 return msgspec.json.decode(body)
+            if codec == _PARQUET:
+                return frames.unpack(body)
         except (ValueError, LookupError, ImportError) as error:  # a time zone unknown here, say
             raise PayloadError(f"the payload of {context!r} cannot be opened: {error}") from error
         raise PayloadError(f"the payload of {context!r} was packed by a newer omniq_nb")
@@ -351,6 +366,17 @@ class Codec:
         mac.update(b"".join((head, len(words).to_bytes(4, "big"), words)))
         mac.update(body)
         return mac.digest()
+
+
+def split_table(payload: bytes) -> tuple[bytes, bytes] | None:
+    """Cut the payload of a data frame into what comes before, and its Parquet file.
+
+    None: it holds something else. The signature is not looked at: whoever joins the two again
+    will do that.
+    """
+    if payload[1:2] != bytes((_PARQUET,)) or not payload.endswith(frames.MARK):
+        return None
+    return payload[:_HEAD], payload[_HEAD:]
 
 
 def _named_arguments(

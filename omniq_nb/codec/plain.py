@@ -242,20 +242,26 @@ def _pandas(value: Any) -> Ext:
 
 def _frame(frame: Any) -> bytes:
     """A frame as Arrow, if it comes back equal in every respect."""
-    import numpy as np
     import pyarrow as pa
 
-    kinds = [*frame.dtypes, *_levels(frame.index), *_levels(frame.columns)]
-    if any(isinstance(kind, np.dtype) and kind.hasobject for kind in kinds):
+    if holds_objects(frame):
         raise NotPlain("a data frame with Python objects")
     try:
         data = _ipc(pa.Table.from_pandas(frame))
         restored = _read_frame(data)
     except (pa.ArrowException, TypeError, ValueError, KeyError, AttributeError) as error:
         raise NotPlain(f"a data frame that Arrow cannot hold: {error}") from None
-    if not _same(frame, restored):
+    if not same_frames(frame, restored):
         raise NotPlain("a data frame that Arrow cannot hold exactly")
     return data
+
+
+def holds_objects(frame: Any) -> bool:
+    """Whether a frame of pandas has Python objects in it, or in its names."""
+    import numpy as np
+
+    kinds = [*frame.dtypes, *_levels(frame.index), *_levels(frame.columns)]
+    return any(isinstance(kind, np.dtype) and kind.hasobject for kind in kinds)
 
 
 def _read_frame(data: bytes | memoryview) -> Any:
@@ -266,7 +272,8 @@ def _levels(index: Any) -> list[Any]:
     return list(index.dtypes) if index.nlevels > 1 else [index.dtype]
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_frames(one: Any, other: Any) -> bool:
+    """Whether two frames of pandas are equal in every respect."""
     return bool(
         list(one.dtypes) == list(other.dtypes)
         and one.equals(other)

@@ -9,10 +9,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast, overload
 
+from omniq_nb.codec import as_table
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.outputs import News
 from omniq_nb.display import notebook
 from omniq_nb.errors import (
+    ConfigError,
     NotSerializable,
     PayloadError,
     ResultExpired,
@@ -357,6 +359,23 @@ class AsyncBatch(Generic[T_co]):
         frame: pd.DataFrame = to_frame(table, kind)
         return frame
 
+    async def frame(self, kind: str = "pandas", timeout: float | None = None) -> "pd.DataFrame":
+        """The data frames that its tasks returned, as one: the union of their rows.
+
+        Parameters
+        ----------
+        kind : {"pandas", "arrow", "polars"}
+            Which kind of table to give.
+        timeout : float, optional
+            Seconds to wait for all tasks.
+
+        Raises
+        ------
+        ConfigError
+            A task returned something else.
+        """
+        return await united(self._engine, await self.wait(timeout), kind)
+
     async def plot(self, kind: str = "durations", **columns: str) -> "Plot":
         """A plot of what its tasks took or gave.
 
@@ -396,6 +415,28 @@ def values_of(
         error = error_of(engine, result)
         values.append(value_of(engine, result) if error is None else error)
     return values
+
+
+async def united(engine: Engine, results: Sequence[Result], kind: str) -> "pd.DataFrame":
+    """Make one frame of those that tasks returned: columns of the same name become one."""
+    from omniq_nb.explore import to_frame
+    from omniq_nb.explore.union import union_of
+
+    def work() -> "pd.DataFrame":
+        tables: list[object] = []
+        for result in results:
+            if result.state is not State.SUCCEEDED or not result.payload:
+                value_of(engine, result)  # raises what the task raised, or that it is gone
+            file = engine.codec.open_table(result.payload, context=_context(result))
+            table = file if file is not None else as_table(value_of(engine, result))
+            if table is None:
+                what = f"{result.value_type or 'something else'} from task {result.task_id!r}"
+                raise ConfigError("batch.frame()", what, "tasks that return data frames")
+            tables.append(table)
+        frame: pd.DataFrame = to_frame(union_of(tables), kind)
+        return frame
+
+    return await asyncio.to_thread(work)
 
 
 def count_states(tasks: Sequence[Task | None]) -> dict[State, int]:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import time
 
 import pytest
 
@@ -208,6 +209,32 @@ async def ids(store, column):
     for file in scan.files:
         found += pq.read_table(file, columns=[column])[column].to_pylist()
     return found
+
+
+async def test_what_is_quiet_is_asked_about_less_than_once_a_second():
+    """Not after ten seconds of quiet here, but after as many as it says."""
+    world = World()
+    place = world.place()
+    queue, schedules = place.task_queue(), place.schedule_storage()
+    await queue.open()
+    await schedules.open()
+    for store in (queue, schedules):
+        store._replica._changed_at -= 60
+    before = sum(place.connection.usage)
+    started = time.monotonic()
+    while time.monotonic() < started + 5:
+        if not await queue.claim(["default"], 1, 60.0, "w"):
+            await queue.wait(["default"], 5.0)
+        assert await schedules.due(time.time(), 10) == []
+    asked = sum(place.connection.usage) - before
+    assert asked <= time.monotonic() - started
+    another = world.place().task_queue()
+    await another.open()
+    await another.add([task("t")])
+    while not await queue.claim(["default"], 1, 60.0, "w"):
+        await queue.wait(["default"], 5.0)
+    for store in (queue, schedules, another):
+        await store.close()
 
 
 # ---------------------------------------------------------------- without conditional writes

@@ -8,6 +8,7 @@ Not here: the requests themselves (`connection`).
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -15,6 +16,7 @@ from omniq_nb.errors import StoreClosed, StoreError
 from omniq_nb.storage.buckets.cache import DiskCache
 from omniq_nb.storage.buckets.connection import Connection
 from omniq_nb.storage.objects.bucket import Bucket
+from omniq_nb.storage.objects.segments import COMPACTED
 
 T = TypeVar("T")
 
@@ -70,9 +72,14 @@ class RemoteBucket(Bucket):
         return self._wait(self._connection.get_all(paths)) if paths else []
 
     def reader(self, path: str) -> BinaryIO:
-        """Open the copy on the local disk."""
-        (file,) = self.files([path])
-        return Path(file).open("rb", buffering=0)
+        """Open the copy on the local disk, or in memory of what will soon be gone."""
+        if path.rpartition("/")[2].startswith(COMPACTED):
+            (file,) = self.files([path])
+            return Path(file).open("rb", buffering=0)
+        (data,) = self.read([path])
+        if data is None:
+            raise FileNotFoundError(path)
+        return BytesIO(data)
 
     def write(self, objects: Mapping[str, bytes]) -> None:
         """All at the same time."""

@@ -26,7 +26,15 @@ from contextlib import suppress
 
 from omniq_nb.errors import StoreError, StoreUnavailable
 from omniq_nb.storage.buckets.connection import Connection
-from omniq_nb.storage.journal.log import TORN, Behind, Entry, StoredLog, seal, unreadable, unseal
+from omniq_nb.storage.journal.log import (
+    TORN,
+    Behind,
+    Entry,
+    PiecewiseLog,
+    seal,
+    unreadable,
+    unseal,
+)
 from omniq_nb.storage.local import ABANDONED
 
 ENTRY, CHECKPOINT = ".entry", ".checkpoint"
@@ -37,8 +45,12 @@ TRIM_AFTER = 600.0
 WIDEST = 64
 """Entries that are asked for at once by whoever has much to catch up."""
 
+BUSY = 10.0
+"""Seconds after an entry of somebody else for which one looks before one writes: looking is
+cheaper than losing, and some servers let the loser of a race wait for seconds."""
 
-class BucketLog(StoredLog):
+
+class BucketLog(PiecewiseLog):
     """See the module.
 
     Parameters
@@ -59,6 +71,7 @@ class BucketLog(StoredLog):
         self._folder = folder
         self._known_at: _Moment | None = None  # when the end of the log was known
         self._ahead: tuple[int, bytes] | None = None  # an entry that was found by looking for news
+        self._busy_until = 0.0
 
     # ---------------------------------------------------------------- the log
 
@@ -110,6 +123,8 @@ class BucketLog(StoredLog):
             for data in await self._connection.get_all(paths):
                 if data is None:
                     await self._vouch(number, started)
+                    if entries:
+                        self._busy_until = time.monotonic() + BUSY
                     return entries
                 entries.append(unseal(data) or TORN)
             width = min(width * 4, WIDEST)
@@ -117,6 +132,8 @@ class BucketLog(StoredLog):
     async def append(self, number: int, entry: Entry) -> bool:
         """One request, if nobody was faster."""
         started = _Moment()
+        if time.monotonic() < self._busy_until and await self.size(number):
+            return False
         if not await self._connection.create(self._entry_path(number), seal(entry)):
             return False
         await self._vouch(number, started)
@@ -180,13 +197,37 @@ class BucketLog(StoredLog):
 
     async def sweep_blobs(self, keep: Container[str]) -> None:
         """By the time at which they were written."""
+        found = await self.blobs()
+        await self._connection.delete(
+            self._blob_path(name) for name, old in found.items() if old and name not in keep
+        )
+
+    # ---------------------------------------------------------------- pieces
+
+    async def entries(self) -> list[int]:
+        """List the folder."""
+        found = await self._connection.list(f"{self._folder}/log")
+        names = (one.name.removesuffix(ENTRY) for one in found)
+        return [int(name) for name in names if name.isdecimal()]
+
+    async def checkpoints(self) -> list[int]:
+        """List the folder."""
+        return list(await self._listed_checkpoints())
+
+    async def is_whole(self, checkpoint: int) -> bool:
+        """Read it."""
+        data = await self._connection.get(self._checkpoint_path(checkpoint))
+        return data is None or unseal(data) is not None
+
+    async def blobs(self) -> dict[str, bool]:
+        """By the time at which they were written."""
         horizon = time.time() - ABANDONED
         found = await self._connection.list(f"{self._folder}/blobs")
-        await self._connection.delete(
-            self._blob_path(blob.name)
-            for blob in found
-            if blob.name not in keep and blob.modified < horizon
-        )
+        return {blob.name: blob.modified < horizon for blob in found}
+
+    async def delete_entries(self, numbers: Sequence[int]) -> None:
+        """All at once."""
+        await self._connection.delete(map(self._entry_path, numbers))
 
     # ---------------------------------------------------------------- inside
 

@@ -43,8 +43,8 @@ from pathlib import Path
 import msgspec
 
 from omniq_nb.errors import StoreUnavailable
-from omniq_nb.storage.journal.log import TORN, Behind, Entry, StoredLog, seal, unreadable, unseal
-from omniq_nb.storage.local import delete_abandoned
+from omniq_nb.storage.journal.log import TORN, Behind, Entry, PiecewiseLog, seal, unreadable, unseal
+from omniq_nb.storage.local import abandoned, delete_abandoned
 
 ENTRY, CHECKPOINT = ".entry", ".checkpoint"
 
@@ -52,7 +52,7 @@ MAX_UNSYNCED = 32
 """Entries that may await the next durable one; more would make that one slow."""
 
 
-class FileLog(StoredLog):
+class FileLog(PiecewiseLog):
     """See the module.
 
     Parameters
@@ -174,9 +174,8 @@ class FileLog(StoredLog):
         for old in numbers:
             if old < floor:
                 Path(self._checkpoint_path(old)).unlink(missing_ok=True)
-        for covered in _numbers(self._entries, ENTRY):
-            if covered <= floor:
-                Path(self._entry_path(covered)).unlink(missing_ok=True)
+        covered = [number for number in _numbers(self._entries, ENTRY) if number <= floor]
+        await self.delete_entries(covered)
 
     # ---------------------------------------------------------------- blobs
 
@@ -208,6 +207,30 @@ class FileLog(StoredLog):
     async def sweep_blobs(self, keep: Container[str]) -> None:
         """By the time of their last change."""
         delete_abandoned(self._blobs, keep)
+
+    # ---------------------------------------------------------------- pieces
+
+    async def entries(self) -> list[int]:
+        """List the folder."""
+        return _numbers(self._entries, ENTRY)
+
+    async def checkpoints(self) -> list[int]:
+        """List the folder."""
+        return self._listed_checkpoints()
+
+    async def is_whole(self, checkpoint: int) -> bool:
+        """Read it."""
+        data = _read(self._checkpoint_path(checkpoint))
+        return data is None or unseal(data) is not None
+
+    async def blobs(self) -> dict[str, bool]:
+        """By the time of their last change."""
+        return abandoned(self._blobs)
+
+    async def delete_entries(self, numbers: Sequence[int]) -> None:
+        """One after the other."""
+        for number in numbers:
+            Path(self._entry_path(number)).unlink(missing_ok=True)
 
     # ---------------------------------------------------------------- inside
 

@@ -201,6 +201,30 @@ class StoredLog(Log):
         """Delete blobs that are not in `keep` and older than a day: their writer died."""
 
 
+class PiecewiseLog(StoredLog):
+    """A log whose pieces can be listed, for a deep check."""
+
+    @abstractmethod
+    async def entries(self) -> list[int]:
+        """List the numbers of all entries that are there."""
+
+    @abstractmethod
+    async def checkpoints(self) -> list[int]:
+        """List the numbers of all checkpoints that are there."""
+
+    @abstractmethod
+    async def is_whole(self, checkpoint: int) -> bool:
+        """Whether that checkpoint can be read, or is gone by now."""
+
+    @abstractmethod
+    async def blobs(self) -> dict[str, bool]:
+        """List the blobs, and whether one that no task needs was abandoned."""
+
+    @abstractmethod
+    async def delete_entries(self, numbers: Sequence[int]) -> None:
+        """Delete entries that no reader can need. Missing ones are fine."""
+
+
 class ListeningLog(StoredLog):
     """A log that is told of new entries as they are written, and so need not look for them.
 

@@ -37,6 +37,7 @@ from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
 from omniq_nb.storage.base import BUNDLE_KEPT, Query, ResultStore, Scan, TaskQueue
 from omniq_nb.storage.journal.log import Log
 from omniq_nb.storage.journal.replica import Fold, Replica
+from omniq_nb.storage.upkeep import Finding
 
 LOG = logging.getLogger(__name__)
 
@@ -379,6 +380,14 @@ class JournalTaskQueue(TaskQueue):
         else:
             await self._replica.aside(lambda: stored.sweep_blobs(needed), slow=True)
         return purged
+
+    async def compact(self) -> None:
+        """See `Kept`."""
+        await self._replica.compact()
+
+    async def inspect(self, repair: bool) -> Sequence[Finding]:
+        """See `Kept`."""
+        return await self._replica.inspect(repair)
 
     # ---------------------------------------------------------------- inside
 

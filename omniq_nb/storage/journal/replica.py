@@ -37,14 +37,17 @@ import msgspec
 
 from omniq_nb.errors import StoreClosed, StoreError
 from omniq_nb.storage.bell import Bell
+from omniq_nb.storage.journal.inspection import inspect
 from omniq_nb.storage.journal.log import (
     Behind,
     Entry,
     ListeningLog,
     Log,
+    PiecewiseLog,
     StoredLog,
     require,
 )
+from omniq_nb.storage.upkeep import Finding
 
 LOG = logging.getLogger(__name__)
 
@@ -316,6 +319,25 @@ class Replica(Generic[F]):
                 return await asyncio.to_thread(lambda: finish(job()))
             return await job()
 
+    async def compact(self) -> None:
+        """Save a checkpoint now, which lets the log be trimmed; nothing if the log is not kept."""
+        if self.stored is not None:
+            await self._checkpoint(now=True)
+
+    async def inspect(self, repair: bool) -> list[Finding]:
+        """Look at every piece of the log; nothing to be found if it has none."""
+        log = self.log
+        if not isinstance(log, PiecewiseLog):
+            return []
+
+        async def job() -> list[Finding]:
+            fold = await self._catch_up()
+            found = await inspect(log, frozenset(fold.blobs), repair)
+            await self._catch_up()
+            return found
+
+        return await self._turn(job, slow=True)
+
     # ---------------------------------------------------------------- one at a time
 
     async def _turn(
@@ -508,8 +530,8 @@ class Replica(Generic[F]):
             or self._bytes > max(CHECKPOINT_BYTES, self._dumped) * self._patience
         )
 
-    async def _checkpoint(self) -> None:
-        """Save one, unless somebody just did."""
+    async def _checkpoint(self, now: bool = False) -> None:
+        """Save one, unless somebody just did, or `now`."""
         stored = self.stored
         assert stored is not None
 
@@ -518,7 +540,7 @@ class Replica(Generic[F]):
             if newest > self._covered:
                 self._covered, self._bytes = newest, 0
             fold = await self._catch_up()
-            if not self._checkpoint_is_due():
+            if not (now or self._checkpoint_is_due()):
                 return None
             dump = fold.dump()
             # Unequal patience, so that not all processes come to this point at once.

@@ -4,6 +4,7 @@ Not here: when a schedule fires (`omniq_nb.core.scheduler`).
 """
 
 import builtins
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -12,6 +13,7 @@ from omniq_nb.models.schedule import Schedule, ScheduleState
 from omniq_nb.storage.base import ScheduleStore
 from omniq_nb.storage.journal.log import Log
 from omniq_nb.storage.journal.replica import Fold, Replica
+from omniq_nb.storage.upkeep import Finding
 
 
 class Put(msgspec.Struct, tag="put"):
@@ -115,6 +117,14 @@ class JournalScheduleStore(ScheduleStore):
     async def remove(self, id: str) -> bool:
         """See `ScheduleStore`."""
         return await self._publish(Remove(id))
+
+    async def compact(self) -> None:
+        """See `Kept`."""
+        await self._replica.compact()
+
+    async def inspect(self, repair: bool) -> Sequence[Finding]:
+        """See `Kept`."""
+        return await self._replica.inspect(repair)
 
     async def _publish(self, command: Put | Remove) -> bool:
         return await self._replica.publish(command, True, lambda outcome, _: bool(outcome))

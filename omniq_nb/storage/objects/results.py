@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from omniq_nb.codec import split_table
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, State
 from omniq_nb.storage.base import ResultStore
 from omniq_nb.storage.objects.bucket import Bucket
-from omniq_nb.storage.objects.compaction import Clashes, Rules, values_of
+from omniq_nb.storage.objects.compaction import Clashes, Rules
+from omniq_nb.storage.objects.inspection import orphaned_values
 from omniq_nb.storage.objects.segments import (
     Group,
     Kind,
@@ -23,7 +25,6 @@ from omniq_nb.storage.objects.segments import (
     by_age,
     new_name,
     retrying,
-    written_at,
 )
 from omniq_nb.storage.objects.store import ObjectStore
 from omniq_nb.storage.tables import RESULTS, TIME, microseconds, table
@@ -45,6 +46,9 @@ VALUES = "results/values"
 BIG = 256 * 1024
 """Bytes of a payload from which on it becomes an object of its own."""
 
+FRAME = 16 * 1024
+"""Bytes of a data frame from which on it becomes a Parquet object of its own."""
+
 INLINE, INLINE_BYTES = 2_000, 1024 * 1024
 """Results, and bytes of payload, that are stored without a detour through a thread."""
 
@@ -56,8 +60,6 @@ REMEMBERED = 20_000
 
 SKEW = 30_000_000
 """Microseconds by which two clocks may differ."""
-
-DAY = 24 * 3600.0
 
 
 class Place(NamedTuple):
@@ -192,9 +194,13 @@ class ObjectResultStore(ObjectStore, ResultStore):
         payloads = [result.payload for result in results]
         big: dict[str, bytes] = {}
         for number, payload in enumerate(payloads):
-            if len(payload) >= BIG:
+            frame = split_table(payload) if len(payload) >= FRAME else None
+            if frame is not None:
+                objects[number] = path = f"{VALUES}/{new_name()}.parquet"
+                payloads[number], big[path] = frame
+            elif len(payload) >= BIG:
                 objects[number] = path = f"{VALUES}/{new_name()}"
-                big[path], payloads[number] = payload, b""
+                payloads[number], big[path] = b"", payload
         try:
             bucket.write(big)
             rows = (
@@ -289,8 +295,8 @@ class ObjectResultStore(ObjectStore, ResultStore):
         paths = rows["payload_object"].to_pylist()
         big = [number for number, path in enumerate(paths) if path is not None]
         read = self._segments.bucket.read([paths[number] for number in big])
-        for number, payload in zip(big, read, strict=True):
-            payloads[number] = payload
+        for number, beside in zip(big, read, strict=True):
+            payloads[number] = None if beside is None else (payloads[number] or b"") + beside
         names = (*columns, "payload")
         return [
             None if values[-1] is None else Result(**dict(zip(names, values, strict=True)))
@@ -326,11 +332,5 @@ class ObjectResultStore(ObjectStore, ResultStore):
 
     def _delete_orphaned_values(self, now: float) -> None:
         """Delete what a process wrote that died before it could store the row."""
-        bucket = self._segments.bucket
-        old = {f"{VALUES}/{name}" for name in bucket.names(VALUES) if written_at(name) < now - DAY}
-        if not old:
-            return
-        view = self._segments.view()
-        for path in (*view.fresh, *(segment.path for segment in view.manifest.segments)):
-            old.difference_update(values_of(self._segments.read(path, ("payload_object",))))
-        bucket.delete(old)
+        needless = orphaned_values(self._segments, self._segments.view(), now)
+        self._segments.bucket.delete(needless)

@@ -45,6 +45,9 @@ GRACE = 600.0
 RELIST = 60.0
 """Seconds after which folders of old dates are listed again: a clock may be days behind."""
 
+LATE = 3600.0
+"""Seconds around midnight in which another clock may say another date."""
+
 CACHED = 64 * 1024 * 1024
 """Bytes of rows kept in memory beside the fresh ones."""
 
@@ -197,6 +200,7 @@ class Segments:
         self._lock = threading.Lock()
         self._view: View | None = None
         self._listings: dict[str, tuple[object, list[str]]] = {}
+        self._folders: set[str] = set()
         self._relist_at = 0.0
         self._fresh: dict[str, pa.Table] = {}
         self._own: OrderedDict[str, pa.Table] = OrderedDict()
@@ -303,11 +307,9 @@ class Segments:
         self.bucket.delete([*fresh, *others])
         for path in fresh:
             self._cache.drop((path, 0, tuple(self.kind.schema.names)))
-        self.bucket.delete(
-            self._manifest_path(number)
-            for number in self._manifest_numbers()
-            if number <= manifest.version - MANIFESTS_KEPT
-        )
+        for number in sorted(self._manifest_numbers()):
+            if number <= manifest.version - MANIFESTS_KEPT:
+                self.bucket.delete([self._manifest_path(number)])
         return True
 
     def dated_folder(self, now: float | None = None) -> str:
@@ -354,7 +356,17 @@ class Segments:
         ]
 
     def _newest(self) -> int | None:
+        if self._view is not None and not self.bucket.immediate:
+            # A listing in a cloud costs as much as a write, and two reads tell as well: manifests
+            # are deleted oldest first, so while the known one is there, no newer one is gone.
+            known = self._view.manifest.version
+            if not self._is_there(known + 1) and self._is_there(known):
+                return known
         return max(self._manifest_numbers(), default=None)
+
+    def _is_there(self, version: int) -> bool:
+        (data,) = self.bucket.read([self._manifest_path(version)])
+        return data is not None
 
     def _manifest_numbers(self) -> list[int]:
         names = self._names(f"{self.kind.folder}/manifest")
@@ -375,16 +387,21 @@ class Segments:
     def _list_fresh(self, manifest: Manifest) -> tuple[str, ...]:
         """Look for fresh segments where there can be news."""
         known = self._view.fresh if self._view is not None else ()
-        folders = looked_at = self._dated_folders()
         if time.monotonic() < self._relist_at:
             # Writers put into today's folder. What a new manifest replaced may lie in any
             # folder that had fresh segments.
-            recent = self.dated_folder(time.time() - 24 * 3600.0)
+            now = time.time()
+            recent, *others = (self.dated_folder(now + away) for away in (-LATE, 0.0, LATE))
+            if self.bucket.immediate:
+                folders = set(self._dated_folders())
+            else:
+                folders = self._folders | {recent, *others}
             held = set()
             if self._view is not None and manifest is not self._view.manifest:
                 held = {_folder(path) for path in known}
-            looked_at = [folder for folder in folders if folder >= recent or folder in held]
+            looked_at = {folder for folder in folders if folder >= recent or folder in held}
         else:
+            self._folders = folders = looked_at = set(self._dated_folders())
             self._relist_at = time.monotonic() + RELIST
         replaced = {garbage.path for garbage in manifest.garbage}
         fresh = [
@@ -393,7 +410,7 @@ class Segments:
             for name in self._names(folder)
             if not name.startswith(COMPACTED) and (path := f"{folder}/{name}") not in replaced
         ]
-        skipped = set(folders).difference(looked_at)
+        skipped = folders - looked_at
         fresh += [path for path in known if _folder(path) in skipped]
         return tuple(sorted(fresh, key=by_age))
 
@@ -446,6 +463,11 @@ class Segments:
     def read(self, path: str, columns: Sequence[str]) -> pa.Table:
         """Read some columns of a segment."""
         return self._read(path, columns, lambda file, names: file.read(names))
+
+    def reread(self, path: str) -> pa.Table:
+        """Read a whole segment anew, past what is remembered of it."""
+        (rows,) = self._read_whole([path], self.kind.schema.names)
+        return rows
 
     def groups(self, segments: Iterable[Segment]) -> list[Group]:
         """Give the row groups of all compacted segments of a view."""

@@ -5,7 +5,7 @@ Not here: what a row is, and which one counts (`results`, `events`).
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -16,8 +16,10 @@ from omniq_nb.errors import StoreClosed
 from omniq_nb.storage.base import Query, Scan, Store
 from omniq_nb.storage.objects.bucket import Bucket
 from omniq_nb.storage.objects.compaction import Clashes, Compactor, Rules, without
+from omniq_nb.storage.objects.inspection import inspect
 from omniq_nb.storage.objects.segments import Kind, Segment, Segments, Vanished, View, retrying
 from omniq_nb.storage.tables import microseconds, select
+from omniq_nb.storage.upkeep import Finding
 
 _waiting: dict[int, ThreadPoolExecutor] = {}
 """By process, threads that wait for a network. Not the loop's own, of which a driver may need one
@@ -76,6 +78,11 @@ class ObjectStore(Store):
         """Compact now what is otherwise compacted in the background when there is enough of it."""
         self._check_open()
         await self._do(True, self._compactor.compact)
+
+    async def inspect(self, repair: bool) -> Sequence[Finding]:
+        """Read every segment; see `Kept`."""
+        self._check_open()
+        return await self._do(True, inspect, self._segments, repair)
 
     # ---------------------------------------------------------------- inside
 
