@@ -27,7 +27,7 @@ def cluster(scratch):
     with LocalCluster(
         n_workers=2,
         threads_per_worker=2,
-        dashboard_address=None,
+        dashboard_address=":0",
         silence_logs=50,
         # Nobody shall have to wait for the leases of the killed.
         preload="import omniq_nb.core.worker; omniq_nb.core.worker.LEASE = 5.0",
@@ -44,6 +44,10 @@ def oq(tmp_path, cluster):
 
 def start(oq, cluster, n, **options):
     return oq.workers.start(n, kind="dask", address=cluster.scheduler_address, **options)
+
+
+def running(oq):
+    return [info for info in oq.workers.list() if info.state == "running"]
 
 
 def nodes(cluster):
@@ -94,18 +98,24 @@ def test_workers_of_a_killed_node_are_replaced_and_no_task_is_lost(oq, cluster):
 def test_an_adaptive_cluster_grows_for_the_workers_and_shrinks_after_them(tmp_path, scratch):
     with (
         LocalCluster(
-            n_workers=0, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            n_workers=0, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         ) as cluster,
         OmniQ(f"sqlite:///{tmp_path}/tasks.db") as oq,
     ):
         cluster.adapt(minimum=0, maximum=2, interval="100ms", wait_count=5)
-        infos = start(oq, cluster, 2, idle_timeout=3)
-        until(lambda: len(start(oq, cluster, 2, idle_timeout=3)) == 2, "each has a node")
-        assert len({info.pid for info in start(oq, cluster, 2, idle_timeout=3)}) == 2
-        assert infos
+        assert start(oq, cluster, 2)
+        until(lambda: len(running(oq)) == 2, "there is a worker more as soon as there is a node")
+        assert len({info.pid for info in running(oq)}) == 2
         assert oq.map(work.add, range(10), range(10)).results(timeout=60) == list(range(0, 20, 2))
+        oq.workers.stop(kind="dask")
         until(lambda: not cluster.workers, "the nodes are gone")
-        assert {info.state for info in oq.workers.list()} == {"stopped"}
+
+
+def test_one_that_was_idle_for_long_enough_ends_and_is_not_replaced(oq, cluster):
+    start(oq, cluster, 1, idle_timeout=0.3)
+    until(lambda: [info.state for info in oq.workers.list()] == ["stopped"], "it has ended")
+    start(oq, cluster, 1, queues="other")
+    assert [info.queues for info in running(oq)] == [("other",)]
 
 
 def test_the_scheduler_keeps_no_secret(oq, cluster):

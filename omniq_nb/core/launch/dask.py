@@ -379,7 +379,8 @@ class DaskLauncher(Launcher):
             infos = [job.info for name, job in ready.items() if job.info and name in names]
             if len(infos) > count:
                 ends_at, count = time.monotonic() + SETTLING, len(infos)
-            if len(infos) == len(names):
+            ended = [name for name in names if name not in jobs or jobs[name].over]
+            if len(infos) + len(ended) >= len(names):
                 return infos
             if time.monotonic() > ends_at:
                 if infos:
