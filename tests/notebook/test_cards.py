@@ -59,6 +59,7 @@ class TestStaticFaces:
         assert "4 of 4 tasks: 2 succeeded, 2 failed" in said
         assert "2 failed: ZeroDivisionError: division by zero" in said
         assert max(map(len, said.splitlines())) <= 100
+        assert sorted(map(repr, batch.counts().items())) == ["('failed', 2)", "('succeeded', 2)"]
         html = html_of(batch)
         (bar,) = (attributes for tag, attributes in Tags(html).found if "role" in attributes)
         assert bar["role"] == "progressbar"

@@ -56,6 +56,14 @@ async def test_a_million_rows_sorted_and_filtered(million):
     assert million.total == MANY  # it never changes itself
 
 
+def test_what_was_measured_and_when_is_offered_to_plot():
+    moments = pa.array([0], pa.timestamp("us"))
+    assert small(id=["a"], attempt=[1], at=moments, took=[0.5]).likely() == ("took", "at")
+    assert small(id=["a"], attempt=[1]).likely() == ("attempt", "attempt")
+    assert small(id=["a"]).likely() == ("id", "id")
+    assert Rows("select", pa.table({})).likely() == (None, None)
+
+
 async def test_nothing_comes_last_in_both_directions():
     rows = small(a=[2, None, 1])
     for descending, wanted in ((False, ["1", "2", None]), (True, ["2", "1", None])):
