@@ -12,7 +12,6 @@ Not here: which transition is allowed (`omniq_nb.machine`), and who writes first
 
 import logging
 import secrets
-import time
 from collections import Counter
 from collections.abc import Sequence
 from copy import copy
@@ -174,7 +173,7 @@ class JournalTaskQueue(TaskQueue):
             return []
         if self._replica.stored:
             tasks = await self._without_big_calls(tasks)
-        command = Add(tasks=list(tasks), now=time.time(), revive=revive)
+        command = Add(tasks=list(tasks), now=self._replica.now(), revive=revive)
         added: list[bool] = await self._publish(command, slow=len(tasks) > MANY)
         return added
 
@@ -182,7 +181,7 @@ class JournalTaskQueue(TaskQueue):
         self, queues: Sequence[str], limit: int, lease: float, worker: str
     ) -> list[Task]:
         """See `TaskQueue`. Nothing is written while nothing is due."""
-        now, queues = time.time(), tuple(queues)
+        now, queues = self._replica.now(), tuple(queues)
         due = await self._replica.read(
             lambda fold: fold.machine.next_due(queues),
             enough=lambda known: known is not None and known <= now,
@@ -203,7 +202,7 @@ class JournalTaskQueue(TaskQueue):
         """See `TaskQueue`."""
         if not claims:
             return []
-        command = Extend(claims=list(claims), lease=lease, now=time.time())
+        command = Extend(claims=list(claims), lease=lease, now=self._replica.now())
         return await self._replica.publish(command, durable=False, take=_as_bools)
 
     def commits_with(self, results: ResultStore) -> bool:
@@ -218,7 +217,7 @@ class JournalTaskQueue(TaskQueue):
             raise ValueError("This queue cannot store results: see commits_with().")
         if not outcomes:
             return []
-        command = SettleAll(outcomes=list(outcomes), now=time.time())
+        command = SettleAll(outcomes=list(outcomes), now=self._replica.now())
         settled: list[bool] = await self._publish(command, slow=len(outcomes) > MANY)
         return settled
 
@@ -226,7 +225,7 @@ class JournalTaskQueue(TaskQueue):
         """See `TaskQueue`."""
         if not ids:
             return []
-        command = Move(ids=list(ids), to=to, now=time.time())
+        command = Move(ids=list(ids), to=to, now=self._replica.now())
         states: list[State | None] = await self._publish(command, slow=len(ids) > MANY)
         return states
 
