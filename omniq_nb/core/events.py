@@ -1,7 +1,7 @@
 """The engine's way to the event store: gathered in memory, written soon, in order.
 
-An event is lost if the process dies within `FLUSH_AFTER` seconds of it: tasks and results are
-the truth, events are their history.
+An event is lost if the process dies within `FLUSH_AFTER` seconds of it (a quarter of a second in a
+bucket, where each request costs money): tasks and results are the truth, events are their history.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class EventLog:
 
     def _schedule(self) -> None:
         assert self._loop is not None
-        self._loop.call_later(FLUSH_AFTER, self._start_flush)
+        self._loop.call_later(max(FLUSH_AFTER, self._store.rest / 20), self._start_flush)
 
     def _start_flush(self) -> None:
         self._scheduled = False

@@ -46,6 +46,9 @@ PREFETCH_SECONDS = 0.1
 PREFETCH_LIMIT = 256
 """The most that is claimed ahead for each slot."""
 
+GATHERING = 0.05
+"""Where each request costs money: seconds for which outcomes gather while there is more to run."""
+
 HOARDING = 1.0
 """A task that runs this long makes its worker give back what it had claimed ahead."""
 
@@ -231,7 +234,8 @@ class Worker:
     # ---------------------------------------------------------------- claiming
 
     async def _claim_some(self) -> None:
-        ahead = min(PREFETCH_LIMIT, max(1.0, PREFETCH_SECONDS / self._seconds_per_task))
+        worth = max(PREFETCH_SECONDS, self._stores.task_queue.rest / 5)
+        ahead = min(PREFETCH_LIMIT, max(1.0, worth / self._seconds_per_task))
         room = int(min(self.info.concurrency * ahead - len(self._held), self._claims_left))
         # Half-full is soon enough, as long as no slot is free: claims are cheaper in batches.
         busy = len(self._held) >= self.info.concurrency and self._executor.backlog()
@@ -258,6 +262,8 @@ class Worker:
 
     async def _finish_some(self) -> None:
         await self._finished.wait()
+        if self._stores.task_queue.rest and self._executor.backlog():
+            await asyncio.sleep(GATHERING)
         async with self._finishing:
             self._finished.clear()
             await self._finish(*self._executor.take())

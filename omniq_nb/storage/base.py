@@ -73,7 +73,7 @@ class Store(ABC):
     they must not block it noticeably, immediate or not.
 
     `rest` is not 0 where each request costs money: an idle worker then lets so many seconds pass
-    between two heartbeats.
+    between two heartbeats, and more is gathered for one request.
     """
 
     immediate: ClassVar[bool]

@@ -2,8 +2,7 @@
 
 What goes wrong, drawn at random for each request: it never arrives; it is done but the answer is
 lost; the server is busy (503) or says that there are too many (429); it takes long. Listings come
-in small pages, between which others write. The clock of the bucket in memory is half a minute
-ahead.
+in small pages, between which others write. The clock of the bucket in memory may be ahead.
 
 Not here: what must hold all the same (the suites, and ``tests/storage/test_bucket_faults.py``).
 """
@@ -20,9 +19,6 @@ from omniq_nb.storage.buckets.clouds import CLOUDS
 from omniq_nb.storage.buckets.place import BucketPlace
 
 T = TypeVar("T")
-
-SKEW = 30.0
-"""Seconds by which the bucket in memory is ahead."""
 
 PAGE = 3
 """Names in one page of a listing."""
@@ -91,12 +87,17 @@ class World:
         What goes wrong; nothing unless given.
     conditional : bool
         Whether it knows conditional writes.
+    ahead : float
+        Seconds by which its clock is ahead of ours.
     """
 
-    def __init__(self, faults: Faults | None = None, conditional: bool = True) -> None:
+    def __init__(
+        self, faults: Faults | None = None, conditional: bool = True, ahead: float = 0.0
+    ) -> None:
         self.objects: dict[str, tuple[bytes, float]] = {}
         self.faults = faults or Faults()
         self.conditional = conditional
+        self.ahead = ahead
 
     def place(self, prefix: str = "") -> BucketPlace:
         """Give a client of its own."""
@@ -130,7 +131,7 @@ class MemoryFilesystem:
             await asyncio.sleep(0)
             if mode == "create" and self._world.conditional and path in self._world.objects:
                 raise FileExistsError(path)
-            self._world.objects[path] = bytes(data), time.time() + SKEW
+            self._world.objects[path] = bytes(data), time.time() + self._world.ahead
 
         await self._world.faults.meet(send)
 

@@ -297,7 +297,7 @@ def main() -> None:
         "", f"Requests for 1,000 no-op tasks on SeaweedFS, from the enqueue to stored results and "
         f"events, each worker a process of its own. {PRICED}: $5.00 for a million writes or lists, "
         "$0.40 for a million reads. Longer tasks share fewer requests: a worker claims ahead what "
-        "a tenth of a second is worth.",
+        "a second is worth.",
         "", f"A worker that has had nothing to do for ten seconds: {resting['per_second']:.2f} "
         "requests a second (at most 1).",
         "", f"p95 of the duration by task name, {rows:,} compacted results: "

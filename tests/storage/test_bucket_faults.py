@@ -211,6 +211,29 @@ async def ids(store, column):
     return found
 
 
+@pytest.mark.parametrize("ahead", [-30.0, 30.0])
+async def test_leases_are_told_by_the_clouds_clock_when_ours_is_wrong(ahead, monkeypatch):
+    world = World()
+    right, wrong = world.place().task_queue(), world.place().task_queue()
+    await right.open()
+    world.ahead = ahead  # as if the clock of who connects next were wrong by as much
+    await wrong.open()
+    world.ahead = 0.0
+    assert right._replica.log.ahead == 0
+    assert wrong._replica.log.ahead == pytest.approx(ahead, abs=5)
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() - ahead)
+    wrongly = wrong._replica.now()
+    monkeypatch.undo()
+    assert wrongly == pytest.approx(time.time(), abs=5)
+    await right.add([task("t")])
+    assert await right.claim(["default"], 1, 15.0, "right")
+    monkeypatch.setattr(time, "time", lambda: clock() - ahead)
+    assert await wrong.claim(["default"], 1, 15.0, "wrong") == [], "its lease holds"
+    monkeypatch.undo()
+    await closed([right, wrong])
+
+
 async def test_what_is_quiet_is_asked_about_less_than_once_a_second():
     """Not after ten seconds of quiet here, but after as many as it says."""
     world = World()

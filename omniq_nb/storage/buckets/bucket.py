@@ -37,6 +37,7 @@ class RemoteBucket(Bucket):
     """
 
     immediate = False
+    rest = 5.0
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum, auto
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -221,8 +222,17 @@ def _given(**options: Any) -> dict[str, Any]:
 # ---------------------------------------------------------------- S3
 
 
+@cache
+def _s3_session() -> Any:
+    """What knows Amazon's services: reading that anew takes a third of a second."""
+    return import_module("aiobotocore.session").AioSession()
+
+
 def _s3_arguments(options: S3Options) -> dict[str, Any]:
+    # Credentials that are looked for belong to one event loop, so then nothing is shared.
+    shared = options.key and options.secret and not options.profile
     return _given(
+        session=_s3_session() if shared else None,
         endpoint_url=options.endpoint_url,
         key=options.key,
         secret=options.secret,

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -45,6 +46,13 @@ NEAR = 256 * 1024
 
 PROBE = "omniq-probe"
 """The object whose second creation must be refused. It stays, so that one request tells."""
+
+CLOCK = "omniq-clock"
+"""The object that everybody writes who connects, to see what time the cloud says it is."""
+
+WRONG = 5.0
+"""Seconds by which two clocks must differ, so that one of them is certainly wrong: what it takes
+to write and list, and the seconds in which some clouds count, explain no more."""
 
 T = TypeVar("T")
 
@@ -85,6 +93,8 @@ class Connection(Remote[_Filesystem]):
     ----------
     exclusive : bool
         Whether an object is really created once only here. Known when it is open.
+    ahead : float
+        Seconds by which the cloud's clock is ahead of ours; 0 if both may be right.
     usage : Usage
         What it has cost.
     """
@@ -96,6 +106,7 @@ class Connection(Remote[_Filesystem]):
         self.name = f"the {cloud.word} {cloud.scheme}://{self.root}"
         super().__init__(self.name, TIMEOUT, LOG)
         self.exclusive = False
+        self.ahead = 0.0
         self.usage = Usage()
 
     def _new_session(self) -> _Filesystem:
@@ -122,7 +133,18 @@ class Connection(Remote[_Filesystem]):
                 ) from None
             except _Taken:
                 self.exclusive = True
-                return
+                break
+        self.ahead = await self._compare_clocks(session.fs)
+
+    async def _compare_clocks(self, fs: Any) -> float:
+        """See how far the cloud's clock is ahead, by an object that was written just now."""
+        path = self._full(CLOCK)
+        self._count(writes=1, lists=1)
+        await self._tried(fs, "write to", lambda fs: fs._pipe_file(path, b""), CONNECTING)
+        before = time.time()
+        listed = await self._tried(fs, "list", lambda fs: self.cloud.list(fs, self.root), TIMEOUT)
+        ahead = next((one.modified - before for one in listed if one.name == CLOCK), 0.0)
+        return ahead if abs(ahead) > WRONG else 0.0
 
     # ---------------------------------------------------------------- requests
 

@@ -94,6 +94,7 @@ class BucketLog(PiecewiseLog):
         except BaseException:
             await self.close()
             raise
+        self.ahead = connection.ahead
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -101,13 +102,7 @@ class BucketLog(PiecewiseLog):
 
     async def size(self, number: int) -> int | None:
         """Fetch the next entry, if there is one, and keep it for `read`."""
-        if self._is_stale():
-            return 1
-        data = await self._connection.get(self._entry_path(number))
-        if data is None:
-            return None
-        self._ahead = number, data
-        return len(data)
+        return 1 if self._is_stale() else await self._look(number)
 
     async def read(self, number: int) -> Sequence[Entry]:
         """Ask for one more, and the more at once the more there were."""
@@ -132,7 +127,7 @@ class BucketLog(PiecewiseLog):
     async def append(self, number: int, entry: Entry) -> bool:
         """One request, if nobody was faster."""
         started = _Moment()
-        if time.monotonic() < self._busy_until and await self.size(number):
+        if time.monotonic() < self._busy_until and await self._look(number):
             return False
         if not await self._connection.create(self._entry_path(number), seal(entry)):
             return False
@@ -245,6 +240,13 @@ class BucketLog(PiecewiseLog):
         found = await self._connection.list(f"{self._folder}/checkpoints")
         names = ((one.name.removesuffix(CHECKPOINT), one.modified) for one in found)
         return {int(name): modified for name, modified in names if name.isdecimal()}
+
+    async def _look(self, number: int) -> int | None:
+        data = await self._connection.get(self._entry_path(number))
+        if data is None:
+            return None
+        self._ahead = number, data
+        return len(data)
 
     def _is_stale(self) -> bool:
         return self._known_at is None or self._known_at.age() > TRIM_AFTER / 2

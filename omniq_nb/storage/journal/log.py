@@ -107,12 +107,16 @@ class Log(ABC):
     rest : float
         Where each look costs money: seconds for which, once nothing has happened for a while,
         what is known will do for workers and schedules that have nothing to do.
+    ahead : float
+        Seconds by which the store's clock is ahead of this machine's: 0 unless one of them is
+        plainly wrong.
     """
 
     immediate: ClassVar[bool]
     slow: bool
     poll: tuple[float, float] | None
     rest: float = 0.0
+    ahead: float = 0.0
 
     @abstractmethod
     async def open(self) -> None:

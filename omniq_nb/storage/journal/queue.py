@@ -19,7 +19,6 @@ Not here: which transition is allowed (`omniq_nb.machine`), and who writes first
 import logging
 import os
 import secrets
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -216,7 +215,7 @@ class JournalTaskQueue(TaskQueue):
             return []
         if self._replica.stored:
             tasks = await self._without_big_calls(tasks)
-        now = time.time()
+        now = self._replica.now()
         command = Add(tasks=list(tasks), now=now, revive=revive)
         slow = len(tasks) > MANY
         if self._pid != os.getpid():
@@ -235,7 +234,7 @@ class JournalTaskQueue(TaskQueue):
         self, queues: Sequence[str], limit: int, lease: float, worker: str
     ) -> list[Task]:
         """See `TaskQueue`. Nothing is written while nothing is due."""
-        now, queues = time.time(), tuple(queues)
+        now, queues = self._replica.now(), tuple(queues)
         coming = self._is_coming(queues)
         if not coming:
             due = await self._replica.read(
@@ -263,7 +262,7 @@ class JournalTaskQueue(TaskQueue):
         """See `TaskQueue`."""
         if not claims:
             return []
-        command = Extend(claims=list(claims), lease=lease, now=time.time())
+        command = Extend(claims=list(claims), lease=lease, now=self._replica.now())
         return await self._replica.publish(command, durable=False, take=_as_bools)
 
     def commits_with(self, results: ResultStore) -> bool:
@@ -278,7 +277,7 @@ class JournalTaskQueue(TaskQueue):
             raise ValueError("This queue cannot store results: see commits_with().")
         if not outcomes:
             return []
-        command = SettleAll(outcomes=list(outcomes), now=time.time())
+        command = SettleAll(outcomes=list(outcomes), now=self._replica.now())
         settled: list[bool] = await self._publish(command, slow=len(outcomes) > MANY)
         return settled
 
@@ -286,7 +285,7 @@ class JournalTaskQueue(TaskQueue):
         """See `TaskQueue`."""
         if not ids:
             return []
-        command = Move(ids=list(ids), to=to, now=time.time())
+        command = Move(ids=list(ids), to=to, now=self._replica.now())
         states: list[State | None] = await self._publish(command, slow=len(ids) > MANY)
         return states
 
@@ -295,7 +294,7 @@ class JournalTaskQueue(TaskQueue):
         self._replica.check_open()
         stored = self._replica.stored
         if stored is None:
-            self._bundles[name] = data, time.time()
+            self._bundles[name] = data, self._replica.now()
         else:
             parts = [len(data).to_bytes(_LENGTH, "big"), data]
             await self._replica.aside(lambda: stored.put_blob(name, parts), slow=True)
@@ -373,7 +372,7 @@ class JournalTaskQueue(TaskQueue):
         needed = await self._replica.read(lambda fold: frozenset(fold.blobs), slow=True)
         stored = self._replica.stored
         if stored is None:
-            horizon = time.time() - BUNDLE_KEPT
+            horizon = self._replica.now() - BUNDLE_KEPT
             for name, (_, put_at) in list(self._bundles.items()):
                 if put_at < horizon and name not in needed:
                     del self._bundles[name]

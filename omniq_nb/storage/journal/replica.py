@@ -298,7 +298,7 @@ class Replica(Generic[F]):
                     heard.clear()
                     at = await self.read(due, enough=self._is_known)
                 idle = time.monotonic() - started
-                left = min(timeout - idle, timeout if at is None else at - time.time())
+                left = min(timeout - idle, timeout if at is None else at - self.now())
                 if left <= 0:
                     return
                 if self.log.poll:
@@ -311,6 +311,10 @@ class Replica(Generic[F]):
                         new = await heard.wait()
                 except TimeoutError:
                     new = await self._size_of_next() > 0
+
+    def now(self) -> float:
+        """Give the time by which leases are told, in seconds since 1970."""
+        return time.time() + self.log.ahead
 
     async def aside(self, job: Callable[[], Coroutine[None, None, T]], slow: bool) -> T:
         """Do what needs no lock (blobs, tables), off the event loop if it is slow."""

@@ -39,6 +39,8 @@ class Bucket(ABC):
 
     immediate: ClassVar[bool]
     exclusive: bool
+    rest: ClassVar[float] = 0.0
+    """See `omniq_nb.storage.base.Store`."""
 
     @abstractmethod
     def attach(self, loop: AbstractEventLoop) -> None:

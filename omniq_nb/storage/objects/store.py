@@ -52,6 +52,7 @@ class ObjectStore(Store):
 
     def __init__(self, bucket: Bucket, kind: Kind, rules: Callable[[Segments], Rules]) -> None:
         self.immediate = bucket.immediate  # type: ignore[misc]
+        self.rest = bucket.rest
         self._kind = kind
         self._segments = Segments(bucket, kind)
         self._rules = rules(self._segments)
