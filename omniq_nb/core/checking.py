@@ -93,7 +93,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         verdict = "can run" if self.ok else "will not run"
-        lines = [f"{self.name} {verdict}; {in_words(self.size)} travel with each call"]
+        lines = [f"{self.name} {verdict}; {in_words(self.size)} of data travel with each call"]
         lines += [f"- {trouble}" for trouble in self.troubles]
         lines += [f"  {in_words(it.size):>10}  {it.path} ({it.type})" for it in self.carried]
         if self.packages:
