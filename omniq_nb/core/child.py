@@ -140,10 +140,12 @@ class Child:
                 else:
                     self._delivered.put(request)
         except EOFError:
+            pass
+        finally:  # also if the parent cannot be understood
             self._inbox.put(None)
-        if self._attempt is None:
-            time.sleep(GRACE)  # for the main thread to end in good order
-        _die()
+            if self._attempt is None:
+                time.sleep(GRACE)  # for the main thread to end in good order
+            _die()
 
     def _on_terminate(self, _signal: int, _frame: FrameType | None) -> None:
         """End the attempt by an exception in the main thread, so that it can clean up."""

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from omniq_nb.codec import Codec
+from omniq_nb.core.child import Hello, receive, send
 from omniq_nb.core.executors import EXECUTORS, Executor, Outcome, Progress
 from omniq_nb.liveness import process_start
 from omniq_nb.models.task import State, Task
@@ -627,6 +629,22 @@ class TestProcesses:
         for name in ("busy", "idle"):
             child = int((tmp_path / name).read_text())
             until(lambda child=child: not is_alive(child), f"the {name} child ended")
+
+    def test_a_child_that_does_not_understand_its_parent_ends(self):
+        hello = Hello(
+            key=b"k" * 32, strict=False, allow=(), prefer="msgpack", path=sys.path, cwd=None
+        )
+        with subprocess.Popen(
+            [sys.executable, "-m", "omniq_nb.core.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as child:
+            send(child.stdin, msgspec.msgpack.encode(hello))
+            receive(child.stdout)
+            send(child.stdin, b"of another release")
+            child.wait(PATIENCE)
 
 
 def test_one_process_per_task_leaves_nothing_to_the_next():
