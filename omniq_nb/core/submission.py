@@ -123,6 +123,7 @@ class Submission:
     ) -> Task:
         """One task for one call. What is large goes into `bundles`, unless there are none."""
         function = plain_function(function)
+        check_arguments(function, args, kwargs)
         packed = self._codec.pack_function(function, bundles)
         name = options.name or function_name(function)
         if task_id is None:
@@ -167,9 +168,14 @@ class Submission:
         batch = name or f"{task_name.rpartition('.')[2]}-{unique}"
         tasks = []
         seen: dict[str, int] = {}
+        checked: object = None
         for position, call in enumerate(calls):
             args, kwargs = call
-            constants = self._codec.share_constants(kwargs, bundles)
+            # Whether a call can work depends on nothing else.
+            if (shape := (len(args), *kwargs)) != checked:
+                check_arguments(function, args, kwargs)
+                checked = shape
+            constants = self._codec.share_constants(kwargs, bundles) if kwargs else {}
             if name is None:
                 task_id = f"{unique}-{position:06x}"  # rising, which indexes like
             else:
@@ -199,7 +205,6 @@ class Submission:
         constants: Mapping[str, str] | None = None,
     ) -> Task:
         args, kwargs = call
-        check_arguments(function, args, kwargs)
         now = time.time()
         encoded = self._codec.encode_call(
             packed,
