@@ -15,17 +15,15 @@ from omniq_nb.storage.buckets.bucket import RemoteBucket
 from omniq_nb.storage.buckets.clouds import CLOUDS, Cloud
 from omniq_nb.storage.buckets.connection import Connection
 from omniq_nb.storage.buckets.log import BucketLog
-from omniq_nb.storage.journal.queue import JournalTaskQueue
-from omniq_nb.storage.journal.schedules import JournalScheduleStore
+from omniq_nb.storage.journal.place import JournalPlace
 from omniq_nb.storage.objects.events import ObjectEventStore
 from omniq_nb.storage.objects.results import ObjectResultStore
 
 
-class BucketPlace:
+class BucketPlace(JournalPlace[ObjectResultStore, ObjectEventStore]):
     """One prefix in one bucket, for any number of processes and machines.
 
-    Each method gives the same store each time, since the log of a queue has one reader in a
-    process. All four share a connection.
+    All four stores share a connection.
 
     Parameters
     ----------
@@ -36,27 +34,12 @@ class BucketPlace:
     """
 
     def __init__(self, cloud: Cloud, options: S3Options | GcsOptions | AzureOptions) -> None:
-        self.connection = Connection(cloud, options)
-        self._task_queue = JournalTaskQueue(BucketLog(self.connection, "queue"))
-        self._schedule_storage = JournalScheduleStore(BucketLog(self.connection, "schedules"))
-        self._result_storage = ObjectResultStore(RemoteBucket(self.connection))
-        self._event_storage = ObjectEventStore(RemoteBucket(self.connection))
-
-    def task_queue(self) -> JournalTaskQueue:
-        """Give the queue."""
-        return self._task_queue
-
-    def result_storage(self) -> ObjectResultStore:
-        """Give the results."""
-        return self._result_storage
-
-    def event_storage(self) -> ObjectEventStore:
-        """Give the events."""
-        return self._event_storage
-
-    def schedule_storage(self) -> JournalScheduleStore:
-        """Give the schedules."""
-        return self._schedule_storage
+        self.connection = connection = Connection(cloud, options)
+        super().__init__(
+            lambda name: BucketLog(connection, name),
+            ObjectResultStore(RemoteBucket(connection)),
+            ObjectEventStore(RemoteBucket(connection)),
+        )
 
     async def promises(self) -> dict[str, str]:
         """Say what it promises; see `omniq_nb.storage.probe`."""

@@ -1,19 +1,17 @@
 """A stream prefix on NATS servers that holds all four components."""
 
 from omniq_nb.config.options import NatsOptions
-from omniq_nb.storage.journal.queue import JournalTaskQueue
-from omniq_nb.storage.journal.schedules import JournalScheduleStore
+from omniq_nb.storage.journal.place import JournalPlace
 from omniq_nb.storage.nats.connection import Connection
 from omniq_nb.storage.nats.events import NatsEventStore
 from omniq_nb.storage.nats.log import NatsLog
 from omniq_nb.storage.nats.results import NatsResultStore
 
 
-class NatsPlace:
+class NatsPlace(JournalPlace[NatsResultStore, NatsEventStore]):
     """One prefix of streams, for any number of processes and machines.
 
-    Each method gives the same store each time, since the log of a queue has one reader in a
-    process. All four share a connection.
+    All four stores share a connection.
 
     Parameters
     ----------
@@ -25,26 +23,11 @@ class NatsPlace:
 
     def __init__(self, location: str | None, options: NatsOptions) -> None:
         connection = Connection(options)
-        self._task_queue = JournalTaskQueue(NatsLog(connection, "queue"))
-        self._schedule_storage = JournalScheduleStore(NatsLog(connection, "schedules"))
-        self._result_storage = NatsResultStore(connection)
-        self._event_storage = NatsEventStore(connection)
-
-    def task_queue(self) -> JournalTaskQueue:
-        """Give the queue."""
-        return self._task_queue
-
-    def result_storage(self) -> NatsResultStore:
-        """Give the results."""
-        return self._result_storage
-
-    def event_storage(self) -> NatsEventStore:
-        """Give the events."""
-        return self._event_storage
-
-    def schedule_storage(self) -> JournalScheduleStore:
-        """Give the schedules."""
-        return self._schedule_storage
+        super().__init__(
+            lambda name: NatsLog(connection, name),
+            NatsResultStore(connection),
+            NatsEventStore(connection),
+        )
 
     async def promises(self) -> dict[str, str]:
         """Say what it promises; see `omniq_nb.storage.probe`."""
