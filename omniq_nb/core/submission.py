@@ -262,6 +262,9 @@ def grid(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[Cal
     axes = [list(_axis(value)) for value in kwargs.values()]
     rows: Iterable[tuple[object, ...]] = zip(*args, strict=False) if args else [()]
     for row in rows:
+        if not axes:
+            yield row, {}
+            continue
         for combination in itertools.product(*axes):
             yield row, dict(zip(kwargs, combination, strict=True))
 

@@ -72,8 +72,8 @@ def columns(names: Sequence[str], prefix: str = "") -> str:
 
 def call_row(seq: int, task: Task) -> Row:
     """Make a new task a row of omniq_calls: `seq`, then `CALL`, then `call`."""
-    lists = map(_json, (task.tags, task.retry, task.depends_on, task.bundles))
-    return (seq, *_plain_values(task), *lists, task.call)
+    tags, depends_on, bundles = _list(task.tags), _list(task.depends_on), _list(task.bundles)
+    return (seq, *_plain_values(task), tags, _json(task.retry), depends_on, bundles, task.call)
 
 
 def new_standing_row(seq: int, task: Task, token: int) -> Row:
@@ -113,6 +113,10 @@ def event_row(event: Event) -> Row:
     values = list(_event_values(event))
     values[_EVENT_TYPE] = event.type.value
     return tuple(values)
+
+
+def _list(words: tuple[str, ...]) -> str:
+    return _json(words) if words else "[]"  # as most are: quicker than to look it up
 
 
 @lru_cache(1024)

@@ -54,7 +54,7 @@ DIALECT = Dialect(
 
 # Few sizes, so that few statements are compiled. One statement for many rows is not only faster:
 # sqlite3 gives up the GIL at each statement, and gets it back late when other threads compute.
-_STEPS = (64, 16, 4, 1)
+_STEPS = (256, 64, 16, 4, 1)
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _NOT_OURS = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
