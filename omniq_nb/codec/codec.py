@@ -25,6 +25,7 @@ from omniq_nb.errors import NotSerializable, PayloadError, PayloadRefused
 
 _VERSION = 1
 _MSGPACK, _JSON, _PICKLE, _CALL, _PARTS, _BYTES, _PARQUET = 1, 2, 3, 4, 5, 6, 7
+_HEADS = [bytes((_VERSION, codec)) for codec in range(_PARQUET + 1)]
 _BUNDLE = "bundle"
 _NAME = 32
 _SIGNATURE = 32
@@ -343,7 +344,7 @@ class Codec:
         raise PayloadError(f"the payload of {context!r} was packed by a newer omniq_nb")
 
     def _signed(self, codec: int, body: bytes | memoryview, context: str) -> bytes:
-        head = bytes((_VERSION, codec))
+        head = _HEADS[codec]
         return b"".join((head, self._signature(head, body, context), body))
 
     def _verified(self, payload: bytes, context: str) -> tuple[int, memoryview]:
@@ -361,7 +362,7 @@ class Codec:
         return head[1], body
 
     def _signature(self, head: bytes | memoryview, body: bytes | memoryview, context: str) -> bytes:
-        words = context.encode(errors="surrogatepass")
+        words = context.encode("utf-8", "surrogatepass")
         mac = self._keyed.copy()
         mac.update(b"".join((head, len(words).to_bytes(4, "big"), words)))
         mac.update(body)

@@ -120,8 +120,7 @@ def _named(
         if len(args) <= code.co_argcount:
             # The common case, without the cost of a signature.
             named = dict(zip(code.co_varnames, args, strict=False))
-            named.update(kwargs)
-            return named
+            return {**named, **kwargs} if kwargs else named
     signature = _signature(function)
     if signature is not None:
         try:

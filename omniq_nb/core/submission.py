@@ -13,6 +13,8 @@ from hashlib import blake2b
 from types import FunctionType
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from omniq_nb.codec import Bundles, Codec, arguments_json
 from omniq_nb.core.options import TaskOptions
 from omniq_nb.errors import ConfigError
@@ -128,7 +130,8 @@ class Submission:
         name = options.name or function_name(function)
         if task_id is None:
             task_id = derived_id("key", name, options.key) if options.key else random_id()
-        return self._task(function, packed, name, (args, dict(kwargs)), options, task_id, bundles)
+        common, call = _common(name, options), (args, dict(kwargs))
+        return self._task(common, function, packed, call, options, task_id, bundles)
 
     def template(
         self,
@@ -166,6 +169,7 @@ class Submission:
         task_name = options.name or function_name(function)
         unique = random_id()
         batch = name or f"{task_name.rpartition('.')[2]}-{unique}"
+        common = _common(task_name, options, batch)
         tasks = []
         seen: dict[str, int] = {}
         checked: object = None
@@ -186,24 +190,26 @@ class Submission:
                 seen[task_id] = number = seen.get(task_id, 0) + 1
                 if number > 1:
                     task_id = f"{task_id}-{number}"
-            task = self._task(
-                function, packed, task_name, call, options, task_id, bundles, constants
+            tasks.append(
+                self._task(
+                    common, function, packed, call, options, task_id, bundles, constants, position
+                )
             )
-            task.batch, task.position = batch, position
-            tasks.append(task)
         return batch, tasks
 
     def _task(
         self,
+        common: Task,
         function: Function,
         packed: bytes,
-        name: str,
         call: Call,
         options: TaskOptions,
         task_id: str,
         bundles: Bundles | None,
         constants: Mapping[str, str] | None = None,
+        position: int = 0,
     ) -> Task:
+        """One task for one call: what it has in common with others, and its own."""
         args, kwargs = call
         now = time.time()
         encoded = self._codec.encode_call(
@@ -214,24 +220,35 @@ class Submission:
             bundles=bundles,
             constants=constants,
         )
-        return Task(
+        # Most fields are the same for all tasks of a batch: to copy these is five times quicker.
+        return msgspec.structs.replace(
+            common,
             id=task_id,
-            name=name,
             call=encoded,
             bundles=self._codec.bundles_of(encoded) if bundles and bundles.payloads else (),
-            queue=options.queue,
-            priority=options.priority,
             arguments=arguments_json(function, args, kwargs),
-            tags=options.tags,
-            metadata=options.metadata,
             created_at=now,
             available_at=now + options.delay if options.eta is None else options.eta,
             expires_at=None if options.ttl is None else now + options.ttl,
-            timeout=options.timeout,
-            result_ttl=options.result_ttl,
-            retry=options.retry,
-            depends_on=options.after,
+            position=position,
         )
+
+
+def _common(name: str, options: TaskOptions, batch: str | None = None) -> Task:
+    """What all tasks of one function have in common. It has no id yet."""
+    return Task(
+        id="",
+        name=name,
+        batch=batch,
+        queue=options.queue,
+        priority=options.priority,
+        tags=options.tags,
+        metadata=options.metadata,
+        timeout=options.timeout,
+        result_ttl=options.result_ttl,
+        retry=options.retry,
+        depends_on=options.after,
+    )
 
 
 def grid(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[Call]:
