@@ -20,7 +20,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omniq_nb.codec import Codec, arguments_json, project_key, to_json, type_name
@@ -72,7 +72,7 @@ atoms = (
     | st.decimals(allow_nan=False)
     | st.uuids()
 )
-keys = st.text() | st.integers() | st.booleans() | st.tuples(st.integers(), st.text())
+keys = st.text(st.characters()) | st.integers() | st.booleans() | st.tuples(st.integers(), st.text())
 values = st.recursive(
     atoms,
     lambda inner: (
@@ -97,6 +97,8 @@ def test_however_it_is_packed(value, prefer):
 
 
 @given(values)
+@example("\udcff")
+@example({"\udcff": ["\udcff", 2**80]})
 def test_plain_data_is_never_pickled(value):
     assert same(round_trip(Codec(KEY, strict=True), value), value)
 

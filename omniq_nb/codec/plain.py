@@ -7,7 +7,7 @@ by whoever asked. Libraries are used only if the value's own program has loaded 
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -28,11 +28,13 @@ _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _COMPLEX, _BYTEARRAY = ran
 _NUMPY_SCALAR, _NUMPY_ARRAY = 14, 15
 _ARROW_TABLE, _ARROW_BATCH, _PANDAS_FRAME, _PANDAS_SERIES = 16, 17, 18, 19
 _POLARS_FRAME, _POLARS_SERIES = 20, 21
+_SURROGATES = 22
 
 _ATOMS = frozenset({type(None), bool, int, float, str, bytes})
-_SAFE_ATOMS = _ATOMS - {int}
+_SAFE_ATOMS = _ATOMS - {int, str}
 _STR = frozenset({str})
 _SEQUENCES: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}
+_WITH_SURROGATES = ("utf-8", "surrogatepass")
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -47,7 +49,8 @@ def pack(value: object) -> bytes:
     try:
         try:
             return _encoder.encode(_prepared(value, _ATOMS))
-        except OverflowError:  # an int beyond 64 bits: only now look at each
+        except (OverflowError, UnicodeEncodeError):
+            # An int beyond 64 bits, or text that UTF-8 lacks: only now look at each.
             return _encoder.encode(_prepared(value, _SAFE_ATOMS))
     except (OverflowError, UnicodeEncodeError, RecursionError, ValueError) as error:
         raise NotPlain(str(error)) from None
@@ -84,7 +87,7 @@ def _prepared(value: Any, atoms: frozenset[type]) -> Any:
             return value
         return [_prepared(item, atoms) for item in value]
     if kind is dict:
-        if not _STR.issuperset(map(type, value)):
+        if not _STR.issuperset(map(type, value)) or (str not in atoms and not _is_utf8(value)):
             return _sequence(_PAIRS, [[key, item] for key, item in value.items()], atoms)
         if atoms.issuperset(map(type, value.values())):
             return value
@@ -94,6 +97,9 @@ def _prepared(value: Any, atoms: frozenset[type]) -> Any:
             return value
         size = value.bit_length() // 8 + 1
         return Ext(_BIG_INT, value.to_bytes(size, "big", signed=True))
+    if kind is str:
+        # Names of files may have surrogates for what is no UTF-8.
+        return value if _is_utf8(value) else Ext(_SURROGATES, value.encode(*_WITH_SURROGATES))
     code = _SEQUENCES.get(kind)
     if code is not None:
         return _sequence(code, list(value), atoms)
@@ -101,6 +107,14 @@ def _prepared(value: Any, atoms: frozenset[type]) -> Any:
     if convert is not None:
         return convert(value)
     return _foreign(value)
+
+
+def _is_utf8(text: Iterable[str]) -> bool:
+    try:
+        "".join(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _sequence(code: int, values: list[Any], atoms: frozenset[type]) -> Ext:
@@ -358,6 +372,7 @@ _READERS: dict[int, Callable[[memoryview], Any]] = {
     _PANDAS_SERIES: _read_series,
     _POLARS_FRAME: _read_polars,
     _POLARS_SERIES: lambda data: _read_polars(data).to_series(),
+    _SURROGATES: lambda data: str(data, *_WITH_SURROGATES),
 }
 
 
