@@ -28,6 +28,7 @@ from omniq_nb.core.options import Options
 from omniq_nb.core.outputs import Follower, Following, News, Piece
 from omniq_nb.core.provenance import cell_id, notebook_path
 from omniq_nb.errors import OmniQError, UnknownTask
+from omniq_nb.liveness import process_start
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import LIVE, State, Task
 from omniq_nb.notebook import faces
@@ -308,11 +309,24 @@ class Mark(msgspec.Struct, frozen=True):
         The notebook's file, if the front end tells it.
     cell : str
         The cell's id, or a hash of its code if the front end tells none.
+    pid : int
+        The kernel's process.
+    started : str or None
+        When it started: `omniq_nb.liveness.process_start`.
     """
 
     host: str
     notebook: str | None
     cell: str
+    pid: int = 0
+    started: str | None = None
+
+    @property
+    def of_another_that_lives(self) -> bool:
+        """Whether it is that of another kernel of this machine, which is still there."""
+        if self.pid == os.getpid() or self.started is None:
+            return False
+        return process_start(self.pid) == self.started
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -443,7 +457,8 @@ class Cells:
                 return None
             code = cell.encode("utf-8", "surrogatepass")
             place = f"code {blake2b(code, digest_size=8).hexdigest()}"
-        return Mark(socket.gethostname(), notebook, place)
+        pid = os.getpid()
+        return Mark(socket.gethostname(), notebook, place, pid, process_start(pid))
 
     def _cancel_left(
         self, client: OmniQ, keys: Sequence[str], mark: Mark, name: str | None
@@ -459,6 +474,11 @@ class Cells:
                 yield (
                     f"This cell was run on {run.mark.host}, too, and is {run.state} there: "
                     f"%omniq cancel {run.task_id} would end it."
+                )
+            elif run.mark.of_another_that_lives:
+                yield (
+                    f"This cell was run in another kernel, too, which still lives, and is "
+                    f"{run.state} there: %omniq cancel {run.task_id} would end it."
                 )
             elif client.cancel(run.task_id):
                 yield "The run before, of an earlier kernel, was cancelled."

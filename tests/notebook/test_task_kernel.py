@@ -196,10 +196,11 @@ def test_errors_of_ours_are_one_message(page, cell):
     assert len(text.splitlines()) <= 3
 
 
-def test_a_cell_run_again_after_a_restart_replaces_its_run(tmp_path):
+def test_a_cell_run_again_replaces_the_run_of_a_kernel_that_is_gone(page, tmp_path):
     """The old kernel's task still runs, on somebody else's worker."""
+    living = page
     begin = (
-        f"%cd -q {tmp_path}\n%load_ext omniq_nb\n%omniq connect sqlite:///tasks.db\n"
+        f"%load_ext omniq_nb\n%omniq connect sqlite:///{tmp_path / 'tasks.db'}\n"
         f"gate = {str(tmp_path / 'gate')!r}\n{GATE}"
     )
     cell = "%%task\nprint('working')\nimport omniq_nb\nwhile True:\n    pass_gate(0)\n"
@@ -231,6 +232,12 @@ def test_a_cell_run_again_after_a_restart_replaces_its_run(tmp_path):
             assert page.run("print(oq.counts())").count("'cancelled': 1") == 1
             page.run(cell, cell_id="A")
             assert page.run("print(oq.counts())").count("'cancelled': 2") == 1
+            states = elsewhere.counts()
+            living.run(begin)
+            living.run(cell, cell_id="A")
+            card = list(living.displays.values())[-1][0]
+            assert "This cell was run in another kernel, too, which still lives" in text_of(card)
+            assert elsewhere.counts()["default"]["cancelled"] == states["default"]["cancelled"]
             page.run("oq.cancel(*oq.tasks.df().task_id)")
     finally:
         client.stop_channels()
