@@ -21,6 +21,7 @@ hypothesis.settings.load_profile("omniq_nb")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "heavy: takes seconds; once for each family is enough")
     config.addinivalue_line("markers", "browser: opens notebooks in Chromium")
+    config.addinivalue_line("markers", "long: takes longest, so it does not begin last")
     # For notebooks, which have no fixtures: their background workers are registered here.
     state = tempfile.TemporaryDirectory()
     config.add_cleanup(state.cleanup)
@@ -30,10 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the cells of a notebook in one process: they are one kernel's."""
+    """Keep the cells of a notebook in one process, they are one kernel's, and begin with the long.
+
+    Groups begin even earlier: xdist sees to it.
+    """
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 MARK = "TESTS_OF_OMNIQ"

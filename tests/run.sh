@@ -32,29 +32,36 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
     # shellcheck disable=SC1091
     . .venv/bin/activate
 fi
-python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+
+# Not compiled: the tests import less than half of it.
+install=(pip install --no-compile --quiet --disable-pip-version-check)
 
 # Servers with buckets for tests that are no wheels, or whose needs would not go with ours.
-if [ ! -e .servers/node_modules/azurite ]; then
-    if ! command -v npm >/dev/null; then
-        echo 'The tests of Azure need `npm`, of Node 18 or newer, on the PATH.' >&2
-        exit 1
+install_servers() {
+    if [ ! -e .servers/node_modules/azurite ]; then
+        npm install --prefix .servers --no-audit --no-fund --loglevel=error azurite@3.35.0
     fi
-    npm install --prefix .servers --no-audit --no-fund --loglevel=error azurite@3.35.0
+    if [ ! -x .servers/moto/bin/moto_server ]; then
+        python -m venv .servers/moto
+        .servers/moto/bin/python -m "${install[@]}" "moto[server]>=5"
+    fi
+}
+if [ ! -e .servers/node_modules/azurite ] && ! command -v npm >/dev/null; then
+    echo 'The tests of Azure need `npm`, of Node 18 or newer, on the PATH.' >&2
+    exit 1
 fi
-if [ ! -x .servers/moto/bin/moto_server ]; then
-    python -m venv .servers/moto
-    .servers/moto/bin/python -m pip install --quiet --disable-pip-version-check "moto[server]>=5"
-fi
+install_servers &
+servers=$!
+trap wait EXIT  # whatever fails meanwhile: nothing goes on behind the caller's back
 
+python -m "${install[@]}" -e ".[test]"
 if [ "$#" -eq 0 ]; then
     ruff format --check .
     ruff check .
     mypy
     lint-imports
 fi
+
+wait "$servers"
 # loadgroup keeps the browser suite, with its server and its browser, in one process.
 python -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadgroup "$@"
-if [ "$#" -eq 0 ]; then
-    NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet --strict
-fi

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -73,6 +74,7 @@ def nats(server: NatsServer) -> Iterator[Count]:
         yield asked
 
 
+@pytest.mark.long
 def test_an_idle_worker_asks_less_than_once_a_second(servers: Servers) -> None:
     with ExitStack() as stack:
         counts: dict[str, Count] = {}
