@@ -21,6 +21,7 @@ hypothesis.settings.load_profile("omniq_nb")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "heavy: takes seconds; once for each family is enough")
     config.addinivalue_line("markers", "browser: opens notebooks in Chromium")
+    config.addinivalue_line("markers", "xdist_group(name): see xdist, which may be off")
     config.addinivalue_line("markers", "long: takes longest, so it does not begin last")
     # For notebooks, which have no fixtures: their background workers are registered here.
     state = tempfile.TemporaryDirectory()

@@ -72,7 +72,9 @@ atoms = (
     | st.decimals(allow_nan=False)
     | st.uuids()
 )
-keys = st.text(st.characters()) | st.integers() | st.booleans() | st.tuples(st.integers(), st.text())
+keys = (
+    st.text(st.characters()) | st.integers() | st.booleans() | st.tuples(st.integers(), st.text())
+)
 values = st.recursive(
     atoms,
     lambda inner: (

@@ -17,6 +17,8 @@ from omniq_nb.config.options import BACKENDS
 from omniq_nb.storage.factory import StorageBackendFactory
 from tests.browser.test_pictures import NAMES
 
+pytestmark = pytest.mark.xdist_group("site")
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -34,12 +36,18 @@ class Loads(HTMLParser):
             self.addresses += [value for name, value in attrs if name in named and value]
 
 
-def built(folder, *, pictures):
+SHOWN = [f"{name}-{theme}.png" for name in NAMES[1:] for theme in ("light", "dark")]
+"""Pictures that are there for light and for dark pages. Of the first name there is only one."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
     """The site, of a copy of the pages: the browser suite may be making the real pictures."""
+    folder = tmp_path_factory.mktemp("site")
     shutil.copy(ROOT / "mkdocs.yml", folder)
     shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("pictures"))
     (folder / "docs" / "pictures").mkdir()
-    for name in pictures:
+    for name in (f"{NAMES[0]}-light.png", *SHOWN):
         (folder / "docs" / "pictures" / name).write_bytes(b"")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", "built"],
@@ -53,32 +61,24 @@ def built(folder, *, pictures):
     return folder / "built"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return built(tmp_path_factory.mktemp("site"), pictures=[])
-
-
 def test_every_page_is_built(site):
     for page in (ROOT / "docs").glob("*.md"):
         assert (site / page.with_suffix(".html").name).is_file()
     assert not (site / "hooks").exists()
 
 
-def test_pages_show_the_pictures_that_there_are(site, tmp_path):
+def test_pages_show_the_pictures_that_there_are(site):
     pages = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")}
     marked = {name: re.findall(r"<!-- picture ([\w-]+):", text) for name, text in pages.items()}
     assert sorted(chain.from_iterable(marked.values())) == sorted(NAMES)
-    some = [f"{name}-{theme}.png" for name in NAMES[1:] for theme in ("light", "dark")]
-    with_pictures = built(tmp_path, pictures=[f"{NAMES[0]}-light.png", *some])
-    for folder, there in ((site, []), (with_pictures, some)):
-        shown = []
-        for name, marks in marked.items():
-            html = (folder / f"{name}.html").read_text(encoding="utf-8")
-            found = re.findall(r'<img alt="([^"]+)" src="pictures/([\w-]+\.png)', html)
-            assert all(alt for alt, _ in found)
-            shown += [picture for _, picture in found]
-            assert html.count("as soon as the tests have run") == len(marks) - len(found) / 2
-        assert sorted(shown) == sorted(there)
+    shown = []
+    for name, marks in marked.items():
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        found = re.findall(r'<img alt="([^"]+)" src="pictures/([\w-]+\.png)', html)
+        assert all(alt for alt, _ in found)
+        shown += [picture for _, picture in found]
+        assert html.count("as soon as the tests have run") == len(marks) - len(found) / 2
+    assert sorted(shown) == sorted(SHOWN)
 
 
 def test_readers_need_no_network(site):

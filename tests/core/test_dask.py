@@ -14,6 +14,8 @@ from omniq_nb import OmniQ, errors
 from tests.core import work
 from tests.waiting import until
 
+pytestmark = pytest.mark.xdist_group("dask")
+
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):

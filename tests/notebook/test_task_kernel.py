@@ -9,6 +9,8 @@ from jupyter_client.manager import start_new_kernel
 from omniq_nb import OmniQ
 from tests.notebook.kernels import Page
 
+pytestmark = pytest.mark.xdist_group("task kernel")
+
 GATE = """
 import pathlib, time
 def pass_gate(number):
