@@ -5,26 +5,26 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What others than root, or where there is no apt-get, must have installed themselves.
+packages=()
+wanted() {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "$1" >&2
+        exit 1
+    fi
+    packages+=("${@:2}")
+}
 if [[ "$*" != *"not browser"* ]] && ! command -v chromium >/dev/null; then
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo 'The browser suite needs Chromium as `chromium` on the PATH: install it, or run the' >&2
-        echo 'other tests with: bash tests/run.sh -m "not browser"' >&2
-        exit 1
-    fi
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        chromium fonts-dejavu-core >/dev/null
+    wanted 'The browser suite needs Chromium as `chromium` on the PATH: install it, or run the
+other tests with: bash tests/run.sh -m "not browser"' chromium fonts-dejavu-core
 fi
-
 if ! command -v redis-server >/dev/null; then
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo 'The tests of the Redis stores need `redis-server` (6.2 or newer) on the PATH.' >&2
-        exit 1
-    fi
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        redis-server >/dev/null
-    service redis-server stop >/dev/null 2>&1 || true  # the tests start their own
+    wanted 'The tests of the Redis stores need `redis-server` (6.2 or newer) on the PATH.' \
+        redis-server
+fi
+if [ ! -e .servers/node_modules/azurite ] && ! command -v npm >/dev/null; then
+    echo 'The tests of Azure need `npm`, of Node 18 or newer, on the PATH.' >&2
+    exit 1
 fi
 
 if [ -z "${VIRTUAL_ENV:-}" ]; then
@@ -36,8 +36,14 @@ fi
 # Not compiled: the tests import less than half of it.
 install=(pip install --no-compile --quiet --disable-pip-version-check)
 
-# Servers with buckets for tests that are no wheels, or whose needs would not go with ours.
-install_servers() {
+# What is no wheel, or whose needs would not go with ours.
+install_programs() {
+    if [ "${#packages[@]}" -gt 0 ]; then
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            "${packages[@]}" >/dev/null
+        service redis-server stop >/dev/null 2>&1 || true  # the tests start their own
+    fi
     if [ ! -e .servers/node_modules/azurite ]; then
         npm install --prefix .servers --no-audit --no-fund --loglevel=error azurite@3.35.0
     fi
@@ -46,12 +52,8 @@ install_servers() {
         .servers/moto/bin/python -m "${install[@]}" "moto[server]>=5"
     fi
 }
-if [ ! -e .servers/node_modules/azurite ] && ! command -v npm >/dev/null; then
-    echo 'The tests of Azure need `npm`, of Node 18 or newer, on the PATH.' >&2
-    exit 1
-fi
-install_servers &
-servers=$!
+install_programs &
+programs=$!
 trap wait EXIT  # whatever fails meanwhile: nothing goes on behind the caller's back
 
 python -m "${install[@]}" -e ".[test]"
@@ -62,6 +64,7 @@ if [ "$#" -eq 0 ]; then
     lint-imports
 fi
 
-wait "$servers"
-# loadgroup keeps the browser suite, with its server and its browser, in one process.
-python -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadgroup "$@"
+wait "$programs"
+# loadgroup keeps the browser suite, with its server and its browser, in one process. There are
+# three, for two cores: some tests wait most of their time.
+python -m pytest -n "${PYTEST_WORKERS:-3}" --dist loadgroup "$@"
