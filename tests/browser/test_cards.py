@@ -1,4 +1,7 @@
-"""Cards and plots as a user sees them: under the cell, kept up to date, with no network."""
+"""Cards and plots as a user sees them: under the cell, kept up to date, with no network.
+
+Behind each door: JupyterLab 4, Notebook 7, Voila. What is printed is there as well.
+"""
 
 import pytest
 from playwright.async_api import expect
@@ -18,7 +21,7 @@ def fit(lr, depth):
 sweep = oq.map(fit, lr=[0.1, 0.2, 0.3], depth=[2, 4, 8], name="sweep-1")
 sweep
 """
-WORK = "workers = oq.workers.start(2)\nvalues = sweep.results(timeout=60)"
+WORK = "workers = oq.workers.start(2)\nprint(len(sweep.results(timeout=60)), 'values')"
 PLOT = "sweep.plot('sweep')"
 
 
@@ -32,6 +35,7 @@ async def test_a_card_follows_its_batch_and_a_plot_is_drawn_by_the_page(notebook
     await expect(bar).to_have_attribute("aria-valuenow", "0")
     await expect(opened.output(0)).to_contain_text("no worker serves the queue 'default'")
     await opened.run_cell(1)
+    await expect(opened.output(1)).to_have_text("9 values")
     await expect(bar).to_have_attribute("aria-valuenow", "9")
     await expect(opened.output(0)).to_contain_text("9 succeeded")
     await opened.run_cell(2)
@@ -49,6 +53,7 @@ async def test_a_dashboard_shows_the_card_and_the_plot(page, jupyter):
     bar = page.get_by_role("progressbar", name="sweep-1")
     await expect(bar).to_have_attribute("aria-valuenow", "9", timeout=CELL)
     await expect(page.get_by_text("9 succeeded")).to_be_visible()
+    await expect(page.get_by_text("9 values")).to_be_visible()
     await expect(page.locator(".vega-embed canvas, .vega-embed svg").first).to_be_visible()
     await expect(page.get_by_text("Error")).to_have_count(0)
     await picture(page, PICTURES / "voila.png")
