@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the cells of a notebook in one process, they are one kernel's, and begin with the long.
+    """Keep the cells of a notebook in one process: they are one kernel's. Begin with long tests.
 
     Groups begin even earlier: xdist sees to it.
     """

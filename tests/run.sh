@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What others than root, or where there is no apt-get, must have installed themselves.
+# Debian's packages that are missing. Only root can install them; others must have done so.
 packages=()
 wanted() {
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
