@@ -1,9 +1,9 @@
-"""The main program of a process executor's child: ``python -m omniq_nb.core.child``.
+"""The main program of a process executor's child: ``python -m omniq_nb.core.child [PERMITS]``.
 
-Parent and child speak in frames (eight bytes of length, then msgpack) over the child's first
-stdin and stdout. The child moves those pipes out of the way before any task runs: what a task,
-C code or a subprocess prints goes to the file behind stderr, which the parent reads even when
-the child is dead.
+Parent and child speak in frames of msgpack (`omniq_nb.core.pipes`) over the child's first stdin
+and stdout; PERMITS is the descriptor that it reads `omniq_nb.core.permits` from. The child moves
+those pipes out of the way before any task runs: what a task, C code or a subprocess prints goes
+to the file behind stderr, which the parent reads even when the child is dead.
 
 Not here: the parent's side (`omniq_nb.core.executors.process`).
 """
@@ -23,7 +23,9 @@ import msgspec
 
 from omniq_nb.codec import Codec
 from omniq_nb.codec.bundles import Shelf
+from omniq_nb.core import permits
 from omniq_nb.core.context import REASONS, Progress
+from omniq_nb.core.pipes import AT_ONCE, receive, send
 from omniq_nb.core.run import Attempt, Coroutines, Outcome
 from omniq_nb.errors import PayloadError, TaskCancelled
 from omniq_nb.models.task import Task
@@ -63,29 +65,11 @@ class Delivery(NamedTuple):
     error: str
 
 
-def send(stream: IO[bytes], frame: bytes) -> None:
-    """Write one frame."""
-    stream.write(len(frame).to_bytes(8, "big"))
-    stream.write(frame)
-    stream.flush()
+class Ended(msgspec.Struct, tag=True):
+    """An attempt's outcome, and where in the file of all output its own has ended."""
 
-
-def receive(stream: IO[bytes]) -> bytes:
-    """Read one frame.
-
-    Raises
-    ------
-    EOFError
-        The other side is gone.
-    """
-    return _exactly(stream, int.from_bytes(_exactly(stream, 8), "big"))
-
-
-def _exactly(stream: IO[bytes], size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
+    outcome: Outcome
+    printed: int
 
 
 class Child:
@@ -95,12 +79,21 @@ class Child:
     ----------
     requests, replies : binary file
         From and to the parent.
+    log : int
+        Where tasks print to.
+    permits : int or None
+        Where it says which task to start. None: all that come.
     """
 
-    def __init__(self, requests: IO[bytes], replies: IO[bytes]) -> None:
+    def __init__(
+        self, requests: IO[bytes], replies: IO[bytes], log: int, permits: int | None
+    ) -> None:
         self._requests = requests
         self._replies = replies
+        self._log = log
+        self._permits = permits
         self._inbox: SimpleQueue[Task | None] = SimpleQueue()
+        self._number = 0
         self._delivered: SimpleQueue[Delivery] = SimpleQueue()
         self._at_hand: Shelf[bytes] = Shelf(AT_HAND)
         self._attempt: Attempt | None = None
@@ -118,7 +111,7 @@ class Child:
         threading.Thread(target=self._read, name="omniq requests", daemon=True).start()
         send(self._replies, b"")
         with Coroutines() as coroutines:
-            while (task := self._inbox.get()) is not None:
+            while (task := self._next()) is not None:
                 self._next_progress = 0.0
                 self._attempt = Attempt(task, codec, hello.prefer, self._report, self._fetch)
                 outcome = self._attempt.run(coroutines)
@@ -127,7 +120,20 @@ class Child:
                 outcome.task = Task(id=task.id, name=task.name)
                 for stream in (sys.stdout, sys.stderr):
                     stream.flush()
-                self._send(outcome)
+                # Before the next permit is read: what is under way when this process dies is
+                # the one task that was started and has no outcome.
+                self._send(Ended(outcome, os.lseek(self._log, 0, os.SEEK_CUR)))
+
+    def _next(self) -> Task | None:
+        """Wait for the next task that may be started. None: the parent is gone."""
+        permitted = self._number + 1 if self._permits is None else permits.wait(self._permits)
+        task = None
+        while permitted is not None and self._number < permitted:
+            self._number += 1
+            task = self._inbox.get()
+            if task is None:
+                break
+        return task
 
     def _read(self) -> None:
         """Receive tasks; when the parent is gone, let nothing survive it."""
@@ -177,7 +183,7 @@ class Child:
             progress.task = Task(id=progress.task.id, name=progress.task.name)
             self._send(progress)
 
-    def _send(self, reply: Outcome | Progress | Wanted) -> None:
+    def _send(self, reply: Ended | Progress | Wanted) -> None:
         frame = msgspec.msgpack.encode(reply)
         with self._sending:
             send(self._replies, frame)
@@ -190,10 +196,11 @@ def _die() -> None:
     os._exit(1)
 
 
-def _moved_pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """Stdin and stdout as they were; from now on tasks read nothing and print to stderr."""
-    requests = os.fdopen(os.dup(0), "rb")
-    replies = os.fdopen(os.dup(1), "wb")
+def _moved_pipes() -> tuple[IO[bytes], IO[bytes], int]:
+    """Stdin, stdout and stderr as they were; tasks read nothing, and print to stderr only."""
+    requests = os.fdopen(os.dup(0), "rb", AT_ONCE)
+    replies = os.fdopen(os.dup(1), "wb", AT_ONCE)
+    log = os.dup(2)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -202,8 +209,16 @@ def _moved_pipes() -> tuple[IO[bytes], IO[bytes]]:
         assert isinstance(stream, io.TextIOWrapper)
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     faulthandler.enable()
-    return requests, replies
+    return requests, replies, log
+
+
+def _inherited_permits() -> int | None:
+    if not sys.argv[1:]:
+        return None
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)
+    return descriptor
 
 
 if __name__ == "__main__":
-    Child(*_moved_pipes()).main()
+    Child(*_moved_pipes(), _inherited_permits()).main()

@@ -17,8 +17,9 @@ import msgspec
 import pytest
 
 from omniq_nb.codec import Codec
-from omniq_nb.core.child import Hello, receive, send
+from omniq_nb.core.child import Hello
 from omniq_nb.core.executors import EXECUTORS, Executor, Outcome, Progress
+from omniq_nb.core.pipes import receive, send
 from omniq_nb.liveness import process_start
 from omniq_nb.models.task import State, Task
 from tests.core.work import (

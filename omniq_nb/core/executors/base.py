@@ -3,7 +3,7 @@
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -55,7 +55,7 @@ class Executor(ABC):
         self._fetch = fetch
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._queued: dict[str, Task] = {}
+        self._queued: OrderedDict[str, Task] = OrderedDict()
         self._running: set[Attempt] = set()
         self._outcomes: deque[Outcome] = deque()
         self._progress: dict[str, Progress] = {}
@@ -101,13 +101,13 @@ class Executor(ABC):
     def withdraw(self) -> list[Task]:
         """Take back what is not started."""
         with self._lock:
-            tasks, self._queued = list(self._queued.values()), {}
+            tasks, self._queued = list(self._queued.values()), OrderedDict()
         return tasks
 
     def cancel(self, task_id: str, reason: Reason) -> None:
         """End a task. If it is not started, it never will be."""
         with self._lock:
-            queued = self._queued.pop(task_id, None)
+            queued = self._unstarted(task_id, reason)
             running = [attempt for attempt in self._running if attempt.task.id == task_id]
         if queued is not None:
             now = time.time()
@@ -141,6 +141,10 @@ class Executor(ABC):
         """
 
     # ---------------------------------------------------------------- for the kinds
+
+    def _unstarted(self, task_id: str, reason: Reason) -> Task | None:
+        """Take a task that is to be cancelled, if it is not started. The lock is held."""
+        return self._queued.pop(task_id, None)
 
     def _attempt(self, task: Task) -> Attempt:
         return Attempt(task, self._codec, self._prefer, self._report, self._fetch)

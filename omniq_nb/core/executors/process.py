@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -22,18 +23,38 @@ import msgspec
 import omniq_nb
 from omniq_nb.codec import Codec
 from omniq_nb.core.capture import LIMIT, LOOK_LIMIT, Look, shortened
-from omniq_nb.core.child import GRACE, Delivery, Hello, Wanted, receive, send
+from omniq_nb.core.child import GRACE, Delivery, Ended, Hello, Wanted
 from omniq_nb.core.context import Progress
-from omniq_nb.core.executors.slots import SlotExecutor
+from omniq_nb.core.executors.slots import Given, Slot, SlotExecutor
+from omniq_nb.core.permits import CAN_RECALL, Permits
+from omniq_nb.core.pipes import AT_ONCE, Receiver, send
 from omniq_nb.core.run import Attempt, Outcome, describe
 from omniq_nb.errors import OmniQError, TaskCancelled, WorkerLost
-from omniq_nb.models.task import State
+from omniq_nb.models.task import State, Task
 
 HOME = Path(omniq_nb.__file__).parent.parent
 """From where a child finds this very package, before it is told the parent's path."""
 
+AHEAD = 0.005
+"""Seconds that what is sent ahead may take, to judge by the tasks before."""
+
+UNKNOWN = 1.0
+"""Seconds that a task is thought to take in a child that has made no attempt yet."""
+
+MOST = 32
+"""The most tasks that are ahead in one child."""
+
+MOST_BYTES = 1 << 15
+"""The most bytes ahead: a pipe holds them, so that nobody waits who sends them."""
+
+MOST_PRINTED = 1 << 20
+"""Bytes of output that are kept at most before nothing is sent ahead, and they are forgotten."""
+
+PATIENCE = 0.02
+"""Seconds that a child may be at one task before what is ahead goes to whoever is free."""
+
 _REQUESTS = msgspec.msgpack.Encoder()
-_REPLIES = msgspec.msgpack.Decoder(Outcome | Progress | Wanted)
+_REPLIES = msgspec.msgpack.Decoder(Ended | Progress | Wanted)
 
 
 class ProcessExecutor(SlotExecutor):
@@ -50,13 +71,8 @@ class ProcessExecutor(SlotExecutor):
     reuses: ClassVar[bool] = True
     """Whether a child makes more than one attempt."""
 
-    @contextmanager
-    def _slot(self) -> Iterator["_ProcessSlot"]:
-        slot = _ProcessSlot(self._codec, self._prefer, self.reuses)
-        try:
-            yield slot
-        finally:
-            slot.close()
+    def _slot(self) -> "_ProcessSlot":
+        return _ProcessSlot(self._codec, self._prefer, self.reuses, self._lock, self._put_back)
 
 
 class ProcessPerTaskExecutor(ProcessExecutor):
@@ -70,40 +86,196 @@ class ProcessPerTaskExecutor(ProcessExecutor):
     reuses: ClassVar[bool] = False
 
 
-class _ProcessSlot:
-    """A place for a child, and the child that is in it at the time."""
+class _ProcessSlot(Slot):
+    """A place for a child, and the child that is in it at the time.
 
-    def __init__(self, codec: Codec, prefer: str, reuses: bool) -> None:
+    Short tasks are sent ahead, while the child is at another one: to wait for each other takes
+    both sides longer than such a task. What is ahead can be taken back as long as the child has
+    not read its permit, and is if the child is at one task for a while.
+
+    Parameters
+    ----------
+    codec, prefer
+        As for the executor.
+    reuses : bool
+        Whether a child makes more than one attempt.
+    lock : Lock
+        The executor's, which guards `attempt` and `ahead`.
+    put_back : callable
+        Queues tasks again. The lock is held while it is called.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        prefer: str,
+        reuses: bool,
+        lock: threading.Lock,
+        put_back: Callable[[Sequence[Task]], None],
+    ) -> None:
+        super().__init__()
         self._codec = codec
         self._prefer = prefer
         self._reuses = reuses
-        self._used = False
+        self._lock = lock
+        self._put_back = put_back
         self._child: _Child | None = None
         self._trouble = ""
+        self._used = False
+        self._seconds = UNKNOWN
+        self._number = 0
+        self._unsent: list[Task] = []
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
 
     def prepare(self) -> None:
         """See to it that there is a living child, so that no attempt pays for its start."""
-        if self._child is not None and (self._child.spent or (self._used and not self._reuses)):
-            self.close()
+        if self._child is not None and (self._child.spent() or (self._used and not self._reuses)):
+            self._take_back()
+            if not self.ahead:  # else it has begun with that one, or even died of it
+                self._close()
         if self._child is None:
             try:
                 self._child = _Child(self._hello())
                 self._used = False
+                self._seconds = UNKNOWN
+                self._number = 0
+                self._unsent = []
             except OSError as error:
                 self._trouble = describe(error)
 
-    def run(self, attempt: Attempt) -> Outcome:
-        """Have the child make the attempt."""
-        if self._child is None:
-            return attempt.fail(WorkerLost(f"no process could be started: {self._trouble}"))
-        self._used = True
-        return self._child.run(attempt)
-
-    def close(self) -> None:
-        """End the child."""
+    def _close(self) -> None:
         if self._child is not None:
             self._child.close()
             self._child = None
+
+    def next(self, queued: OrderedDict[str, Task], share: int) -> Given | None:
+        """Take a task, and some ahead; permit the child to start them, in order."""
+        child = self._child
+        if child is None:
+            return super().next(queued, share)
+        bytes_ahead = sum(_size(given.task) for given in self.ahead)
+        for _ in range(self._room(child, share)):
+            task = next(iter(queued.values()), None)
+            bytes_ahead += 0 if task is None else _size(task)
+            if task is None or (self.ahead and bytes_ahead > MOST_BYTES):
+                break
+            del queued[task.id]
+            self.ahead.append(Given(task, child.permit()))
+            self._unsent.append(task)
+        if not self.ahead:
+            return None
+        given = self.ahead.popleft()
+        self._number = given.number
+        return given
+
+    def _room(self, child: "_Child", share: int) -> int:
+        """How many tasks to take now."""
+        if child.broken:
+            return 0
+        most = 0
+        if CAN_RECALL and self._reuses and child.printed < MOST_PRINTED:
+            most = int(min(MOST, AHEAD / self._seconds))
+        if len(self.ahead) > most // 2:
+            return 0  # the more at once the better
+        return max(min(1 + most - len(self.ahead), share), 0 if self.ahead else 1)
+
+    def recall(self) -> list[Task]:
+        """Take the permits back that the child has not read."""
+        if self._child is None or not self.ahead:
+            return []
+        numbers = self._child.recall()
+        if self._number in numbers:  # soon it will come for this one
+            self._child.permit(self._number)
+        tasks = [given.task for given in self.ahead if given.number in numbers]
+        self.ahead = deque(given for given in self.ahead if given.number not in numbers)
+        return tasks
+
+    def abandon(self) -> list[Task]:
+        """Take back all; the child is of no more use if it is at one of them."""
+        tasks = self.recall() + [given.task for given in self.ahead]
+        if self.ahead and self._child is not None:
+            self._child.broken = True
+        self.ahead.clear()
+        return tasks
+
+    def run(self, attempt: Attempt) -> Outcome:
+        """Have the child make the attempt."""
+        child = self._child
+        if child is None:
+            return attempt.fail(WorkerLost(f"no process could be started: {self._trouble}"))
+        self._used = True
+        attempt.interrupt = functools.partial(self._interrupt, attempt)
+        attempt.printed = functools.partial(self._printed, attempt)
+        if attempt.reason is not None:
+            self._interrupt(attempt)  # asked a moment too early to be interrupted
+        end = None
+        try:
+            outcome, end = self._converse(attempt, child)
+            # A long attempt counts at once, a short one slowly.
+            self._seconds = max(outcome.finished_at - outcome.started_at, self._seconds / 2, 1e-6)
+            if outcome.to is State.CANCELLED and attempt.reason is None:
+                child.broken = True
+                outcome = attempt.fail(WorkerLost("the process was told to end (SIGTERM)"))
+        except (OSError, EOFError):
+            outcome = self._lost(attempt, child)
+        finally:
+            # From here on the attempt cannot terminate the child, which may be at the next one.
+            with self._lock:
+                self.attempt = None
+        # Only with nothing ahead is all that was printed surely this attempt's.
+        outcome.output = child.output(end if self.ahead else None)
+        return outcome
+
+    def _converse(self, attempt: Attempt, child: "_Child") -> tuple[Outcome, int]:
+        """Send what is to be sent, and answer the child until the attempt is over."""
+        tasks, self._unsent = self._unsent, []
+        # A child that is dead has perhaps told of this attempt's end before.
+        with contextlib.suppress(OSError):
+            child.send(*tasks)
+        patience = time.monotonic() + PATIENCE
+        while True:
+            if self.ahead and not child.replies.wait(patience - time.monotonic()):
+                self._take_back()
+            reply = _REPLIES.decode(child.replies.receive())
+            if isinstance(reply, Wanted):
+                child.send(_delivery(attempt, reply.name))
+            elif isinstance(reply, Ended):
+                reply.outcome.task = attempt.task
+                return reply.outcome, reply.printed
+            elif reply.task.id == attempt.task.id and not attempt.over:
+                reply.task = attempt.task
+                attempt.report(reply)
+
+    def _lost(self, attempt: Attempt, child: "_Child") -> Outcome:
+        ending = child.end()
+        with self._lock:
+            # Had it started one of them, this attempt's outcome would have come before.
+            self._put_back([given.task for given in self.ahead])
+            self.ahead.clear()
+        if attempt.reason is not None:
+            return attempt.fail(TaskCancelled())
+        return attempt.fail(WorkerLost(f"the process ended with {ending}"))
+
+    def _take_back(self) -> None:
+        with self._lock:
+            self._put_back(self.recall())
+
+    def _interrupt(self, attempt: Attempt) -> None:
+        """Ask the child to end, if it is still at that attempt; soon it will have to."""
+        with self._lock:
+            self._put_back(self.recall())
+            # Else it has gone on to the next one, and this attempt's outcome is on its way.
+            if self.attempt is attempt and not self.ahead and self._child is not None:
+                self._child.terminate()
+
+    def _printed(self, attempt: Attempt, position: int) -> Look:
+        """Give what it printed beyond that many bytes, if the child is surely still at it."""
+        with self._lock:
+            if self.attempt is not attempt or self.ahead or self._child is None:
+                return Look("", 0, position)
+            return self._child.look(position)
 
     def _hello(self) -> bytes:
         hello = Hello(
@@ -118,69 +290,84 @@ class _ProcessSlot:
 
 
 class _Child:
-    """A child process and the pipes to it. `spent` says that it is of no more use."""
+    """A child process and the pipes to it.
+
+    Attributes
+    ----------
+    replies : Receiver
+        What it says.
+    broken : bool
+        Whether it is of no more use.
+    printed : int
+        How much its attempts have printed that is still in the file.
+    """
 
     def __init__(self, hello: bytes) -> None:
-        # Bytes that a dead process has written can still be read from a file, and it never
-        # makes a writer wait. The offset is shared, so rewinding here rewinds the child too.
-        self._log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  closed by `close`
-        try:
+        self.broken = False
+        self.printed = 0
+        self._sent = 0
+        self._killer: threading.Timer | None = None
+        with contextlib.ExitStack() as stack:
+            # Bytes that a dead process has written can still be read from a file, and it never
+            # makes a writer wait. The offset is shared: rewinding here rewinds the child too.
+            self._log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  closed by `close`
+            stack.callback(self._log.close)
+            self._permits = Permits() if CAN_RECALL else None
+            words = [sys.executable, "-m", "omniq_nb.core.child"]
+            inherited = ()
+            if self._permits is not None:
+                stack.callback(self._permits.close)
+                words.append(str(self._permits.descriptor))
+                inherited = (self._permits.descriptor,)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "omniq_nb.core.child"],
+                words,
+                bufsize=AT_ONCE,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 cwd=HOME,
+                pass_fds=inherited,
                 # Out of reach of Ctrl-C and of a notebook's interrupt, which are for us.
                 start_new_session=True,
             )
-        except OSError:
-            self._log.close()
-            raise
+            self._files = stack.pop_all()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests: IO[bytes] = self._process.stdin
-        self._replies: IO[bytes] = self._process.stdout
-        self._lock = threading.Lock()
-        self._attempt: Attempt | None = None
-        self._killer: threading.Timer | None = None
-        self._broken = False
+        self.replies = Receiver(self._process.stdout.fileno())
         # If it cannot start, the first attempt will say why.
         with contextlib.suppress(OSError, EOFError):
             send(self._requests, hello)
-            receive(self._replies)
+            self.replies.receive()
 
-    @property
     def spent(self) -> bool:
-        return self._broken or self._process.poll() is not None
+        """Whether it is of no more use, or dead."""
+        self.broken = self.broken or self._process.poll() is not None
+        return self.broken
 
-    def run(self, attempt: Attempt) -> Outcome:
-        """Send the task and wait for its outcome, or for the child's death."""
-        with self._lock:
-            self._attempt = attempt
-        attempt.interrupt = functools.partial(self._terminate, attempt)
-        attempt.printed = functools.partial(self._printed, attempt)
-        try:
-            if attempt.reason is not None:
-                return attempt.fail(TaskCancelled())  # asked a moment too early to be interrupted
-            outcome = self._converse(attempt)
-            if outcome.to is State.CANCELLED and attempt.reason is None:
-                self._broken = True
-                outcome = attempt.fail(WorkerLost("the process was told to end (SIGTERM)"))
-        except (OSError, EOFError):
-            outcome = self._lost(attempt)
-        finally:
-            # From here on the attempt cannot terminate the child, which may be at the next one.
-            with self._lock:
-                self._attempt = None
-        outcome.output = self._output()
-        return outcome
+    def send(self, *requests: Task | Delivery) -> None:
+        """Send tasks, in the order of their permits, or what it wanted."""
+        send(self._requests, *map(_REQUESTS.encode, requests))
+
+    def permit(self, number: int | None = None) -> int:
+        """Permit the start of the next task, or again of that one. Gives its number."""
+        if number is None:
+            self._sent += 1
+            number = self._sent
+        if self._permits is not None:
+            self._permits.give(number)
+        return number
+
+    def recall(self) -> set[int]:
+        """Permit nothing. Gives the numbers of what was permitted and is not started."""
+        return set() if self._permits is None else self._permits.recall()
 
     def close(self) -> None:
         """End it: in good order if it is idle and well, else with all that it started."""
-        if self._broken:
+        if self.broken:
             self._kill()
-        for stream in (self._requests, self._replies):
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
             with contextlib.suppress(OSError):
                 stream.close()
         try:
@@ -190,38 +377,22 @@ class _Child:
             self._process.wait()
         if self._killer is not None:
             self._killer.cancel()
-        self._log.close()
+        self._files.close()
 
-    def _converse(self, attempt: Attempt) -> Outcome:
-        send(self._requests, _REQUESTS.encode(attempt.task))
-        while True:
-            reply = _REPLIES.decode(receive(self._replies))
-            if isinstance(reply, Wanted):
-                send(self._requests, _REQUESTS.encode(_delivery(attempt, reply.name)))
-                continue
-            reply.task = attempt.task
-            if isinstance(reply, Outcome):
-                return reply
-            if not attempt.over:
-                attempt.report(reply)
-
-    def _lost(self, attempt: Attempt) -> Outcome:
-        self._broken = True
+    def end(self) -> str:
+        """End it at once. Says in words how it ended."""
+        self.broken = True
         self._kill()
-        ending = _ending(self._process.wait())
-        if attempt.reason is not None:
-            return attempt.fail(TaskCancelled())
-        return attempt.fail(WorkerLost(f"the process ended with {ending}"))
+        return _ending(self._process.wait())
 
-    def _terminate(self, attempt: Attempt) -> None:
-        """Ask the child to end, if it is still at that attempt; soon it will have to."""
-        with self._lock:
-            if self._attempt is attempt:
-                self._broken = True
-                self._process.terminate()
-                self._killer = threading.Timer(GRACE, self._kill)
-                self._killer.daemon = True
-                self._killer.start()
+    def terminate(self) -> None:
+        """Ask it to end; soon it will have to."""
+        self.broken = True
+        if self._killer is None:
+            self._process.terminate()
+            self._killer = threading.Timer(GRACE, self._kill)
+            self._killer.daemon = True
+            self._killer.start()
 
     def _kill(self) -> None:
         """Kill it, and on POSIX what it started. Only before `wait`: its number is ours yet."""
@@ -233,35 +404,57 @@ class _Child:
         else:
             self._process.kill()
 
-    def _printed(self, attempt: Attempt, position: int) -> Look:
-        """Read what is in the file beyond that many bytes, if the child is still at it."""
-        with self._lock:
-            # Without pread the child's own offset would move: no live output on Windows.
-            if self._attempt is not attempt or not hasattr(os, "pread"):
-                return Look("", 0, position)
-            file = self._log.fileno()
-            begin = max(position, os.fstat(file).st_size - LOOK_LIMIT)
-            data = os.pread(file, LOOK_LIMIT, begin)
+    def look(self, position: int) -> Look:
+        """Give what was printed beyond that many bytes since the last attempt."""
+        # Without pread the child's own offset would move: no live output on Windows.
+        if not hasattr(os, "pread"):
+            return Look("", 0, position)
+        size = os.fstat(self._log.fileno()).st_size - self.printed
+        begin = max(position, size - LOOK_LIMIT)
+        data = os.pread(self._log.fileno(), LOOK_LIMIT, self.printed + begin)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text = decoder.decode(data)
         # The rest of a character comes with the next look.
         return Look(text, begin - position, begin + len(data) - len(decoder.getstate()[0]))
 
-    def _output(self) -> str | None:
-        """Read and forget what was printed since the last attempt."""
-        size = os.fstat(self._log.fileno()).st_size
-        if not size:
-            return None
-        self._log.seek(0)
+    def output(self, end: int | None) -> str | None:
+        """Read what was printed since the last attempt.
+
+        Parameters
+        ----------
+        end : int or None
+            Where in the file it ends. None: it is all, and is forgotten.
+        """
+        begin = self.printed
+        size = (os.fstat(self._log.fileno()).st_size if end is None else end) - begin
+        text = self._text(begin, size) if size > 0 else None
+        self.printed = begin + max(0, size)
+        if end is None and self.printed:
+            self._log.seek(0)
+            self._log.truncate()
+            self.printed = 0
+        return text
+
+    def _text(self, begin: int, size: int) -> str:
         if size <= LIMIT:
-            head, tail, cut = self._log.read(size), b"", 0
+            head, tail, cut = self._read(begin, size), b"", 0
         else:
-            head = self._log.read(LIMIT // 2)
-            self._log.seek(size - LIMIT // 2)
-            tail, cut = self._log.read(LIMIT // 2), size - LIMIT
-        self._log.seek(0)
-        self._log.truncate()
+            head, tail = (
+                self._read(start, LIMIT // 2) for start in (begin, begin + size - LIMIT // 2)
+            )
+            cut = size - LIMIT
         return shortened(head.decode("utf-8", "replace"), tail.decode("utf-8", "replace"), cut)
+
+    def _read(self, begin: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._log.fileno(), size, begin)
+        self._log.seek(begin)  # and it is rewound soon: nothing is ahead
+        return self._log.read(size)
+
+
+def _size(task: Task) -> int:
+    """About the length of its frame."""
+    return len(task.call) + len(task.arguments) + len(task.metadata)
 
 
 def _delivery(attempt: Attempt, name: str) -> Delivery:

@@ -1,11 +1,10 @@
 """Attempts in threads of this process: no start-up, no copies, one core for Python code."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import ClassVar
+from contextlib import ExitStack
+from typing import ClassVar, Self
 
 from omniq_nb.core.capture import capturing
-from omniq_nb.core.executors.slots import SlotExecutor
+from omniq_nb.core.executors.slots import Slot, SlotExecutor
 from omniq_nb.core.run import Attempt, Coroutines, Outcome
 
 
@@ -23,20 +22,31 @@ class ThreadExecutor(SlotExecutor):
         "; its thread goes on until the function returns: use process workers to stop it for real"
     )
 
-    @contextmanager
-    def _slot(self) -> Iterator["_ThreadSlot"]:
-        # Left only when the thread ends, so that an abandoned function does not print into
-        # the notebook after its worker is gone.
-        with capturing(), Coroutines() as coroutines:
-            yield _ThreadSlot(coroutines)
+    def _slot(self) -> "_ThreadSlot":
+        return _ThreadSlot()
 
 
-class _ThreadSlot:
-    def __init__(self, coroutines: Coroutines) -> None:
-        self._coroutines = coroutines
+class _ThreadSlot(Slot):
+    """The slot thread itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._coroutines = Coroutines()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        # Until the thread ends, so that an abandoned function does not print into the notebook
+        # after its worker is gone.
+        self._stack.enter_context(capturing())
+        self._stack.enter_context(self._coroutines)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def prepare(self) -> None:
         """Nothing to prepare."""
 
     def run(self, attempt: Attempt) -> Outcome:
+        """Make the attempt here."""
         return attempt.run(self._coroutines)
