@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,3 +205,22 @@ def pid():
 
 def write_pid(path):
     Path(path).write_text(str(os.getpid()))
+
+
+def backtrack(path):
+    """Hold Python's lock for ages, inside one call of C code."""
+    write_pid(path)
+    re.match(r"(a|a)*$", "a" * 99 + "b")
+
+
+def act(journal, word, seconds, ending):
+    """Note that it runs, print, take a while, end like that."""
+    with open(journal, "a") as file:  # noqa: PTH123  appends, in one write
+        file.write(word + "\n")
+    print(word, flush=True)
+    time.sleep(seconds)
+    if ending == "exit":
+        os._exit(3)
+    if ending == "raise":
+        raise Broken(word)
+    return word
