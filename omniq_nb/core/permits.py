@@ -33,9 +33,9 @@ class Permits:
         # Shared with the child: neither side may wait in a read that the other was quicker at.
         os.set_blocking(self.descriptor, False)
 
-    def give(self, number: int) -> None:
-        """Permit the start of one more task."""
-        os.write(self._write, number.to_bytes(SIZE, "big"))
+    def give(self, *numbers: int) -> None:
+        """Permit the start of these tasks, in this order."""
+        os.write(self._write, b"".join(number.to_bytes(SIZE, "big") for number in numbers))
 
     def recall(self) -> set[int]:
         """Take back, and tell, the numbers of the permitted tasks that are not started."""

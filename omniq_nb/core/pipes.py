@@ -50,6 +50,11 @@ class Receiver:
         self._descriptor = descriptor
         self._data = bytearray()
 
+    @property
+    def pending(self) -> bool:
+        """Whether something of the next frame is here already."""
+        return bool(self._data)
+
     def wait(self, seconds: float) -> bool:
         """Whether a frame, or the end, came or began to come within that time. Not on Windows."""
         if self._data:

@@ -146,29 +146,36 @@ class _ProcessSlot(Slot):
                 self._trouble = describe(error)
 
     def _close(self) -> None:
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
 
     def next(self, queued: OrderedDict[str, Task], share: int) -> Given | None:
         """Take a task, and some ahead; permit the child to start them, in order."""
         child = self._child
         if child is None:
             return super().next(queued, share)
-        bytes_ahead = sum(_size(given.task) for given in self.ahead)
-        for _ in range(self._room(child, share)):
-            task = next(iter(queued.values()), None)
-            bytes_ahead += 0 if task is None else _size(task)
-            if task is None or (self.ahead and bytes_ahead > MOST_BYTES):
-                break
-            del queued[task.id]
-            self.ahead.append(Given(task, child.permit()))
-            self._unsent.append(task)
+        if room := self._room(child, share):
+            self._take(child, queued, room)
         if not self.ahead:
             return None
         given = self.ahead.popleft()
         self._number = given.number
         return given
+
+    def _take(self, child: "_Child", queued: OrderedDict[str, Task], room: int) -> None:
+        taken: list[Given] = []
+        size = sum(_size(given.task) for given in self.ahead)
+        while queued and len(taken) < room:
+            task = next(iter(queued.values()))
+            size += _size(task)
+            if size > MOST_BYTES and (taken or self.ahead):
+                break
+            del queued[task.id]
+            taken.append(Given(task, child.number()))
+        child.permit(*(given.number for given in taken))
+        self.ahead += taken
+        self._unsent += [given.task for given in taken]
 
     def _room(self, child: "_Child", share: int) -> int:
         """How many tasks to take now."""
@@ -233,7 +240,8 @@ class _ProcessSlot(Slot):
         tasks, self._unsent = self._unsent, []
         # A child that is dead has perhaps told of this attempt's end before.
         with contextlib.suppress(OSError):
-            child.send(*tasks)
+            if tasks:
+                child.send(*tasks)
         patience = time.monotonic() + PATIENCE
         while True:
             if self.ahead and not child.replies.wait(patience - time.monotonic()):
@@ -307,20 +315,14 @@ class _Child:
         self.printed = 0
         self._sent = 0
         self._killer: threading.Timer | None = None
-        with contextlib.ExitStack() as stack:
-            # Bytes that a dead process has written can still be read from a file, and it never
-            # makes a writer wait. The offset is shared: rewinding here rewinds the child too.
-            self._log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  closed by `close`
-            stack.callback(self._log.close)
-            self._permits = Permits() if CAN_RECALL else None
-            words = [sys.executable, "-m", "omniq_nb.core.child"]
-            inherited = ()
-            if self._permits is not None:
-                stack.callback(self._permits.close)
-                words.append(str(self._permits.descriptor))
-                inherited = (self._permits.descriptor,)
+        # Bytes that a dead process has written can still be read from a file, and it never
+        # makes a writer wait. The offset is shared, so rewinding here rewinds the child too.
+        self._log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  closed by `close`
+        self._permits = Permits() if CAN_RECALL else None
+        inherited = () if self._permits is None else (self._permits.descriptor,)
+        try:
             self._process = subprocess.Popen(
-                words,
+                [sys.executable, "-m", "omniq_nb.core.child", *map(str, inherited)],
                 bufsize=AT_ONCE,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -330,11 +332,16 @@ class _Child:
                 # Out of reach of Ctrl-C and of a notebook's interrupt, which are for us.
                 start_new_session=True,
             )
-            self._files = stack.pop_all()
+        except OSError:
+            if self._permits is not None:
+                self._permits.close()
+            self._log.close()
+            raise
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests: IO[bytes] = self._process.stdin
-        self.replies = Receiver(self._process.stdout.fileno())
+        self._replies: IO[bytes] = self._process.stdout
+        self.replies = Receiver(self._replies.fileno())
         # If it cannot start, the first attempt will say why.
         with contextlib.suppress(OSError, EOFError):
             send(self._requests, hello)
@@ -342,21 +349,24 @@ class _Child:
 
     def spent(self) -> bool:
         """Whether it is of no more use, or dead."""
-        self.broken = self.broken or self._process.poll() is not None
+        # There is time to ask the system when all that it said is heard.
+        if not self.broken and not self.replies.pending:
+            self.broken = self._process.poll() is not None
         return self.broken
 
     def send(self, *requests: Task | Delivery) -> None:
         """Send tasks, in the order of their permits, or what it wanted."""
         send(self._requests, *map(_REQUESTS.encode, requests))
 
-    def permit(self, number: int | None = None) -> int:
-        """Permit the start of the next task, or again of that one. Gives its number."""
-        if number is None:
-            self._sent += 1
-            number = self._sent
+    def number(self) -> int:
+        """Count one more task that it is sent."""
+        self._sent += 1
+        return self._sent
+
+    def permit(self, *numbers: int) -> None:
+        """Permit the start of these tasks."""
         if self._permits is not None:
-            self._permits.give(number)
-        return number
+            self._permits.give(*numbers)
 
     def recall(self) -> set[int]:
         """Permit nothing. Gives the numbers of what was permitted and is not started."""
@@ -366,8 +376,9 @@ class _Child:
         """End it: in good order if it is idle and well, else with all that it started."""
         if self.broken:
             self._kill()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
+        if self._permits is not None:
+            self._permits.close()
+        for stream in (self._requests, self._replies):
             with contextlib.suppress(OSError):
                 stream.close()
         try:
@@ -377,7 +388,7 @@ class _Child:
             self._process.wait()
         if self._killer is not None:
             self._killer.cancel()
-        self._files.close()
+        self._log.close()
 
     def end(self) -> str:
         """End it at once. Says in words how it ended."""
