@@ -119,6 +119,18 @@ class TestWhatIsAhead:
             b.executor.submit(others)
             assert ok(b, others)
 
+    def test_is_taken_back_without_the_one_that_the_child_is_about_to_start(self):
+        with bench("process") as b:
+            warm_up(b)
+            child = b.value(b.run(pid))
+            os.kill(child, signal.SIGSTOP)
+            first, *others = [b.task(add, i, i) for i in range(9)]
+            b.executor.submit([first, *others])
+            until(b.executor.running, "taken")
+            assert b.executor.withdraw() == others
+            os.kill(child, signal.SIGCONT)
+            assert b.value(b.outcome(first)) == 0
+
     def test_can_be_cancelled(self, tmp_path):
         with bench("process") as b:
             warm_up(b)
