@@ -104,8 +104,8 @@ async def sleep_and_clean_up(path):
 
 
 def sleep_and_clean_up_plainly(path):
-    Path(path).write_text("started")
     try:
+        Path(path).write_text("started")
         time.sleep(PATIENCE)
     finally:
         Path(path).write_text("cleaned up")
