@@ -467,6 +467,95 @@ async def test_a_listener_notices_a_connection_that_is_dead_but_not_closed(
         await asyncio.wait_for(waiting, SOON)
 
 
+# ---------------------------------------------------------------- claims that take tasks along
+
+
+@pytest.fixture
+async def waiting(queue: RedisTaskQueue) -> "asyncio.Task[list[Task]]":
+    """A worker of this process that waits, and claims at most two tasks when it is woken."""
+    return await a_worker(queue)
+
+
+async def a_worker(queue: RedisTaskQueue) -> "asyncio.Task[list[Task]]":
+    async def work() -> list[Task]:
+        await queue.wait(["default"], LONG)
+        return await queue.claim(["default"], 2, LONG, "w")
+
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0.2)
+    return working
+
+
+async def test_a_waiting_worker_takes_new_tasks_along_in_one_command(own: RedisServer) -> None:
+    async with opened(RedisPlace(None, on(own)).task_queue()) as queue:
+        for number in range(2):  # the first time the server does not know the script
+            working = await a_worker(queue)
+            before = _requests(own)["evalsha"]
+            ids = [f"a{number}", f"b{number}"]
+            assert await queue.add([task(id) for id in ids]) == [True, True]
+            assert [held.id for held in await working] == ids
+            commands = _requests(own)["evalsha"] - before
+        assert commands == 1
+
+
+async def test_what_a_waiting_worker_leaves_wakes_workers_elsewhere(
+    options: RedisOptions, queue: RedisTaskQueue, waiting: "asyncio.Task[list[Task]]"
+) -> None:
+    async with opened(RedisPlace(None, options).task_queue()) as far:
+        elsewhere = await a_worker(far)
+        assert await queue.add([task("a"), task("b"), task("c")]) == [True] * 3
+        assert [held.id for held in await waiting] == ["a", "b"]
+        assert [held.id for held in await asyncio.wait_for(elsewhere, SOON)] == ["c"]
+
+
+async def test_a_worker_takes_along_what_waits_longer_and_is_due_first(
+    options: RedisOptions, queue: RedisTaskQueue, waiting: "asyncio.Task[list[Task]]"
+) -> None:
+    assert await queue.add([task("a"), task("b"), task("first", priority=5)]) == [True] * 3
+    assert [held.id for held in await waiting] == ["first", "a"]
+    waiting = await a_worker(queue)  # does not wait long: one was left
+    assert [held.id for held in await asyncio.wait_for(waiting, SOON)] == ["b"]
+    waiting = await a_worker(queue)
+    assert await queue.add([task("a"), task("d", depends_on=("a",))]) == [False, True]
+    assert await asyncio.wait_for(waiting, SOON) == []
+    assert await queue.counts() == {
+        ("default", State.RUNNING): 3,
+        ("default", State.BLOCKED): 1,
+    }
+
+
+async def test_what_was_taken_along_is_taken_once_though_the_answer_was_lost(
+    proxy: Proxy, options: RedisOptions, lossy
+) -> None:
+    async with opened(through(proxy, options).task_queue()) as queue:
+        waiting = await a_worker(queue)
+        assert await lossy(queue.add([task("a")]), "tasks") == [True]
+        (held,) = await asyncio.wait_for(waiting, SOON)
+        assert (held.id, held.attempt, held.token) == ("a", 1, 1)
+        assert await queue.settle([settles(held)]) == [True]
+
+
+async def test_a_worker_gets_what_it_took_along_though_who_added_it_waits_no_more(
+    queue: RedisTaskQueue, waiting: "asyncio.Task[list[Task]]"
+) -> None:
+    adding = asyncio.create_task(queue.add([task("a")]))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    adding.cancel()
+    assert [held.id for held in await asyncio.wait_for(waiting, SOON)] == ["a"]
+
+
+async def test_who_adds_is_told_if_the_worker_that_took_tasks_along_was_ended(
+    queue: RedisTaskQueue, waiting: "asyncio.Task[list[Task]]"
+) -> None:
+    adding = asyncio.create_task(queue.add([task("a")]))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(StoreUnavailable, match="was ended"):
+        await asyncio.wait_for(adding, SOON)
+
+
 # ---------------------------------------------------------------- what is where
 
 

@@ -217,8 +217,11 @@ class Listener:
             for heard in self._waiting:
                 heard.set()
 
-    def wake(self, queues: Set[bytes]) -> None:
-        """Tell those who wait for one of these queues."""
+    def wake(self, queues: Set[bytes]) -> bool:
+        """Tell those who wait for one of these queues. Whether there are any."""
+        anybody = False
         for heard, awaited in self._waiting.items():
             if not awaited.isdisjoint(queues):
                 heard.set()
+                anybody = True
+        return anybody

@@ -165,11 +165,6 @@ class RedisDatabase(Remote[_Session]):
         with listener.hear(queues) as heard:
             yield listener, heard
 
-    def wake(self, queues: Iterable[str]) -> None:
-        """Wake those of this loop who wait for these queues, as soon as it has sent what it does.
-
-        What is due by the command in hand is then claimed before the answer to it is back. A
-        claim that overtakes it finds nothing, and who claimed waits for the server's word.
-        """
-        session = self._session()
-        session.loop.call_soon(session.listener.wake, {queue.encode() for queue in queues})
+    def wake(self, queues: Iterable[str]) -> bool:
+        """Wake those of this loop who wait for these queues. Whether there are any."""
+        return self._session().listener.wake({queue.encode() for queue in queues})

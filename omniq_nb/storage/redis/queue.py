@@ -1,13 +1,19 @@
-"""The task queue. What its verbs do is in ``lua/``."""
+"""The task queue. What its verbs do is in ``lua/``.
+
+A worker of this process that waits is woken when tasks are about to be added, not only when they
+were: its claim then takes the tasks along, and both are one command.
+"""
 
 import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import msgspec
 
+from omniq_nb.errors import StoreError, StoreUnavailable
 from omniq_nb.machine import LOST_ERROR, MAX_LOST
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
@@ -33,27 +39,80 @@ POLL = 1.0
 STEP = 500
 """Tasks that one call looks at in scans and purges."""
 
+GONE = "The worker that took these tasks along to the Redis server was ended before it answered."
+"""Only where an event loop ends."""
+
+
+class _Arrival(NamedTuple):
+    """Tasks about to be added, which a claim may take along.
+
+    Attributes
+    ----------
+    queues : frozenset of str
+        Theirs.
+    request, parts : object, list of bytes
+        For the script.
+    added : asyncio.Future
+        The script's answer.
+    """
+
+    queues: frozenset[str]
+    request: object
+    parts: list[bytes]
+    added: "asyncio.Future[bytes]"
+
 
 class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
     """Tasks on a Redis server; see `TaskQueue`."""
+
+    def __init__(self, database: RedisDatabase) -> None:
+        super().__init__(database)
+        self._arrival: _Arrival | None = None
 
     async def add(self, tasks: Sequence[Task], revive: bool = False) -> list[bool]:
         """Enqueue, in one call; see `TaskQueue`."""
         database = self._database
         if not tasks:
             return []
-        places, packed = packed_tasks(tasks)
-        depending = any(task.depends_on for task in tasks)
-        database.wake({queue for queue, _ in places})
-        return truths(await database.run(scripts.ADD, (places, revive, depending), packed))
+        places, parts = packed_tasks(tasks)
+        queues = frozenset(queue for queue, _ in places)
+        request = (places, revive, any(task.depends_on for task in tasks))
+        if database.wake(queues) and self._arrival is None:
+            added = asyncio.get_running_loop().create_future()
+            self._arrival = arrival = _Arrival(queues, request, parts, added)
+            await asyncio.sleep(0)  # who was woken claims now, if ever
+            if self._arrival is not arrival:
+                return truths(await added)
+            self._arrival = None
+        return truths(await database.run(scripts.ADD, request, parts))
 
     async def claim(
         self, queues: Sequence[str], limit: int, lease: float, worker: str
     ) -> list[Task]:
         """Lease; see `TaskQueue`."""
         request = (queues, limit, lease, worker, MAX_LOST, LOST_ERROR)
-        pieces = await self._database.run(scripts.CLAIM, request)
+        arrival = self._arrival
+        if arrival is None or arrival.queues.isdisjoint(queues):
+            pieces = await self._database.run(scripts.CLAIM, request)
+        else:
+            self._arrival = None
+            pieces = await self._add_and_claim(arrival, request)
         return [task_of(*piece) for piece in steps(pieces, 3)]
+
+    async def _add_and_claim(self, arrival: _Arrival, request: object) -> list[bytes]:
+        """Do both, and tell who adds."""
+        pieces: list[bytes]
+        added, both = arrival.added, (arrival.request, request)
+        try:
+            digits, pieces = await self._database.run(scripts.ADD_CLAIM, both, arrival.parts)
+        except BaseException as error:
+            if not added.done():
+                unsure = isinstance(error, StoreError)
+                added.set_exception(error if unsure else StoreUnavailable(GONE))
+            raise
+        if not added.done():
+            added.set_result(digits)
+        return pieces
 
     async def extend(self, claims: Sequence[Claim], lease: float) -> list[bool]:
         """Keep leases; see `TaskQueue`."""

@@ -80,7 +80,7 @@ class _Head(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 _NewTask: TypeAlias = tuple[tuple[str, int, float, msgspec.Raw], msgspec.Raw, msgspec.Raw]
-"""Its row, its head and its call, for ``add.lua``."""
+"""Its row, its head and its call, for ``adding.lua``."""
 
 
 def text(data: bytes) -> msgspec.Raw:
@@ -151,7 +151,7 @@ def _standing(
 
 
 def _arranged(part: list[_NewTask]) -> tuple[object, ...]:
-    """Give new tasks as ``add.lua`` takes them: heads and calls as they go into their hashes."""
+    """Give new tasks as ``adding.lua`` takes them: heads and calls as they go into their hashes."""
     heads, calls = list[object](), list[object]()
     for row, head, call in part:
         heads += (row[0], head)

@@ -29,8 +29,9 @@ def _script(verb: str, *shared: str) -> Script:
 
 OPEN = _script("open")
 
-ADD = _script("add", "tasks", "answers")
-CLAIM = _script("claim", "tasks", "answers")
+ADD = _script("add", "tasks", "adding", "answers")
+ADD_CLAIM = _script("add_claim", "tasks", "adding", "claiming", "answers")
+CLAIM = _script("claim", "tasks", "claiming", "answers")
 DUE_IN = _script("due_in", "tasks")
 EXTEND = _script("extend", "tasks")
 GET = _script("get", "tasks")

@@ -1,79 +1,10 @@
--- Lease due tasks to a worker, or end those whose time or luck is over.
--- Keys: those of tasks.lua and answers.lua.
---
--- request[1]   queues, in the order in which they are asked
--- request[2]   how many at most
--- request[3]   seconds that the leases last
--- request[4]   the worker
--- request[5]   a task that took so many workers down is over
--- request[6]   its error
--- returns      for each task {standing, head, call}, in one flat list
-
-local queues, limit, lease, worker, most_lost, lost_error = unpack(request)
-
--- What a lost answer spoke of is still this worker's, unless somebody took it away since.
-local function still_held(before)
-  local ids = {}
-  for i = 1, #before, 2 do
-    local task = find(before[i])
-    if task and (task.token or 0) == before[i + 1]
-      and (task.state == 'running' or FINAL[task.state])
-    then
-      ids[#ids + 1] = before[i]
-    end
-  end
-  return complete(ids, true)
-end
-
-local function pick(now)
-  local ids = {}
-  for _, queue in ipairs(distinct(queues)) do
-    local levels = #ids < limit and redis.call('ZREVRANGE', levels_key(queue), 0, -1) or {}
-    for _, priority in ipairs(levels) do
-      local room = limit - #ids
-      if room > 0 then
-        local key = due_key(queue, priority)
-        local due = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, room)
-        for _, member in ipairs(due) do
-          ids[#ids + 1] = string.sub(member, DIGITS + 1)
-        end
-        if #due == 0 and redis.call('EXISTS', key) == 0 then
-          redis.call('ZREM', levels_key(queue), priority)
-        end
-      end
-    end
-  end
-  return ids
-end
+-- Lease due tasks to a worker: see claiming.lua.
 
 local before = given()
 if before then
   return still_held(before)
 end
 
-local now = seconds()
-local ids, tokens = pick(now), {}
-load(ids)
-for _, id in ipairs(ids) do
-  local task = known[id]
-  local was_running = task.state == 'running'
-  if was_running then
-    task.lost = (task.lost or 0) + 1
-  end
-  if was_running and task.lost >= most_lost then
-    finish(id, 'failed', now, lost_error)
-  elseif task.expires_at and task.expires_at <= now then
-    finish(id, 'expired', now, EXPIRED)
-  else
-    task.state = 'running'
-    task.token = (task.token or 0) + 1
-    task.attempt = (task.attempt or 0) + 1
-    task.worker, task.started_at, task.finished_at = worker, now, nil
-    task.available_at = now + lease
-    change(id)
-  end
-  tokens[#tokens + 1], tokens[#tokens + 2] = id, task.token or 0
-end
-save()
+local ids, tokens = lease(request)
 keep(tokens)
 return complete(ids, true)
