@@ -6,16 +6,16 @@ of several fresh processes; peer, limit and we take turns within one run.
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import venv
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks.page import Row, number, table, taken
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -55,9 +55,9 @@ def ours(what: str, store: str) -> Figures:
 def medians(measures: dict[str, Callable[[], Figures]], runs: int = RUNS) -> dict[str, Figures]:
     """Several rounds of all measures in turn, and the median of each figure."""
     rounds: dict[str, list[Figures]] = {name: [] for name in measures}
-    for number in range(runs):
+    for turn in range(runs):
         for name, measure in measures.items():
-            print(f"round {number + 1} of {runs}: {name}", file=sys.stderr)
+            print(f"round {turn + 1} of {runs}: {name}", file=sys.stderr)
             rounds[name].append(measure())
     return {name: _median(figures) for name, figures in rounds.items()}
 
@@ -120,18 +120,10 @@ def main() -> None:
 def document(f: dict[str, Figures]) -> str:
     """The Markdown page."""
     best = max(f["ray"]["rate"], f["ipyparallel"]["rate"], f["distributed"]["rate"])
-    rows: list[tuple[str, float, str, float, str, float, str]] = []
+    rows: list[Row] = []
 
-    def row(
-        work: str, mine: float, unit: str, peer_name: str, theirs: float, least: float,
-        smaller: bool = False,
-    ) -> None:  # fmt: skip
-        ratio = mine / theirs
-        met = ratio <= least if smaller else ratio >= least
-        bound = f"{'<=' if smaller else '>='} {least:g}x"
-        rows.append(
-            (work, mine, unit, theirs, peer_name, ratio, f"{bound} {'yes' if met else 'NO'}")
-        )
+    def row(*words: Any) -> None:
+        rows.append(Row(*words))
 
     huey, pool = f["huey"], f["pool"]
     row("SQLite drain", f["drain sqlite"]["drain"], "/s", "huey", huey["drain"], 2)
@@ -162,17 +154,10 @@ def document(f: dict[str, Figures]) -> str:
         "# Benchmarks",
         "",
         "Written by `python -m tests.benchmarks`: medians of one run, in which all took turns.",
-        f"Taken {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()} on "
-        f"{os.cpu_count()} cores ({platform.machine()}). No-op tasks; our drains store results and "
-        "events and run until the queue is empty.",
+        f"{taken()} No-op tasks; our drains store results and events and run until the queue is "
+        "empty.",
         "",
-        "| work | omniq_nb | held against | it does | ratio | at least |",
-        "|---|---:|---|---:|---:|---|",
-        *(
-            f"| {work} | {_number(mine)} {unit} | {name} | {_number(theirs)} {unit} "
-            f"| {ratio:.2f} | {bound} |"
-            for work, mine, unit, theirs, name, ratio, bound in rows
-        ),
+        *table(rows),
         "",
         "## More figures",
         "",
@@ -180,23 +165,23 @@ def document(f: dict[str, Figures]) -> str:
         "|---|---:|",
     ]
     more: dict[str, str] = {
-        "limit: sqlite3, claim 64 and complete 64": f"{_number(f['limits']['sqlite'])} /s",
-        "limit: linked journal entries of 32 with fsync": f"{_number(f['limits']['journal'])} /s",
-        "limit: ThreadPoolExecutor, submit and gather": f"{_number(pool['rate'])} /s",
+        "limit: sqlite3, claim 64 and complete 64": f"{number(f['limits']['sqlite'])} /s",
+        "limit: linked journal entries of 32 with fsync": f"{number(f['limits']['journal'])} /s",
+        "limit: ThreadPoolExecutor, submit and gather": f"{number(pool['rate'])} /s",
         "limit: ThreadPoolExecutor, round trip p50": f"{pool['trip']['p50']:.2f} ms",
         "huey on SQLite, idle latency p50 / p99": _pair(huey["latency"]),
     }
     for name in ("ray", "ipyparallel", "distributed"):
-        more[f"{name}, submit and gather"] = f"{_number(f[name]['rate'])} /s"
+        more[f"{name}, submit and gather"] = f"{number(f[name]['rate'])} /s"
         more[f"{name}, round trip p50 / p99"] = _pair(f[name]["trip"])
     for name, queue in f["queues"].items():
         more[f"{name}, enqueue / drain"] = (
-            f"{_number(queue['enqueue'])} / {_number(queue['drain'])} /s"
+            f"{number(queue['enqueue'])} / {number(queue['drain'])} /s"
         )
     for store in ("memory", "sqlite", "file"):
-        more[f"{store}: single enqueue"] = f"{_number(f[f'enqueue {store}']['enqueue'])} /s"
-        more[f"{store}: bulk enqueue"] = f"{_number(f[f'enqueue {store}']['bulk'])} /s"
-        more[f"{store}: drain, one thread"] = f"{_number(f[f'drain {store}']['drain'])} /s"
+        more[f"{store}: single enqueue"] = f"{number(f[f'enqueue {store}']['enqueue'])} /s"
+        more[f"{store}: bulk enqueue"] = f"{number(f[f'enqueue {store}']['bulk'])} /s"
+        more[f"{store}: drain, one thread"] = f"{number(f[f'drain {store}']['drain'])} /s"
         more[f"{store}: idle latency p50 / p99"] = _pair(f[f"latency {store}"]["latency"])
         more[f"{store}: round trip p50 / p99"] = _pair(f[f"latency {store}"]["trip"])
         more[f"{store}: memory per queued task"] = f"{f[f'memory {store}']['bytes']:.0f} bytes"
@@ -207,10 +192,6 @@ def document(f: dict[str, Figures]) -> str:
         )
     lines += [f"| {what} | {figure} |" for what, figure in more.items()]
     return "\n".join(lines) + "\n"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _pair(figures: dict[str, float]) -> str:

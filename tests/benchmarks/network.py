@@ -1,9 +1,8 @@
 """Network backends beside their peers, on servers of their own.
 
-``python -m tests.benchmarks.network [postgres|redis|nats] [--quick]``: words choose backends, none
-means all; ``--quick`` takes one round instead of three.
-The servers sync to the disk as they do by default. Server and Python have a core each for Redis,
-whose figures swing otherwise.
+``python -m tests.benchmarks.network [postgres|redis|nats] [--quick]`` writes what it measures into
+`docs/benchmarks-network.md`, each backend as a section of its own; words choose backends, none
+means all; ``--quick`` takes one round instead of three, and only prints.
 """
 
 import os
@@ -17,7 +16,10 @@ from pathlib import Path
 
 from omniq_nb.testing.servers import Server, Servers
 from omniq_nb.testing.servers.redis import RedisServer
-from tests.benchmarks.__main__ import PEERS_ENV, RUNS, Figures, medians, ours, peer, run
+from tests.benchmarks.__main__ import PEERS_ENV, ROOT, RUNS, Figures, medians, ours, peer, run
+from tests.benchmarks.page import Row, table, taken
+
+PAGE = ROOT / "docs" / "benchmarks-network.md"
 
 PEERS = {
     "postgres": ["pgqueuer", "asyncpg", "dbos"],
@@ -32,7 +34,6 @@ SETTINGS = {
 """What a server is told, instead of what makes tests fast."""
 
 Measures = dict[str, Callable[[], Figures]]
-Row = tuple[str, float, str, float, float, bool]
 
 
 def postgres(url: str) -> Measures:
@@ -49,21 +50,22 @@ def postgres(url: str) -> Measures:
 
 
 def postgres_rows(f: dict[str, Figures]) -> list[Row]:
-    """Work, our figure, whose other figure, that, the least ratio, whether smaller is better."""
+    """Ours beside theirs."""
     drain, peer = f["drain"]["drain"], f["pgqueuer"]
+    explore = f["explore"]
     return [
-        ("drain", drain, "pgqueuer, stores no results", peer["drain"], 0.5, False),
-        ("drain", drain, "dbos, stores results", f["dbos"]["drain"], 4, False),
-        ("drain", drain, "limit: asyncpg, claim 64 and complete 64",
-         f["limits"]["claim_and_complete"], 0, False),
-        ("bulk enqueue", f["enqueue"]["bulk"], "pgqueuer", peer["bulk"], 0.7, False),
-        ("single enqueue", f["enqueue"]["enqueue"], "pgqueuer", peer["enqueue"], 0, False),
-        ("idle latency p50, ms", f["latency"]["latency"]["p50"], "pgqueuer",
-         peer["latency"]["p50"], 1.5, True),
-        ("1M events to a DataFrame, s", f["explore"]["ours"], "bare ADBC", f["explore"]["adbc"],
-         1.5, True),
-        ("200,000 results, arguments and values typed, s", f["explore"]["typed_results"],
-         "bare ADBC, JSON left as text", f["explore"]["adbc_results"], 0, True),
+        Row("drain", drain, "/s", "pgqueuer, stores no results", peer["drain"], 0.5),
+        Row("drain", drain, "/s", "dbos, stores results", f["dbos"]["drain"], 4),
+        Row("drain", drain, "/s", "limit: asyncpg, claim 64 and complete 64",
+            f["limits"]["claim_and_complete"], None),
+        Row("bulk enqueue", f["enqueue"]["bulk"], "/s", "pgqueuer", peer["bulk"], 0.7),
+        Row("single enqueue", f["enqueue"]["enqueue"], "/s", "pgqueuer", peer["enqueue"], None),
+        Row("idle latency p50", f["latency"]["latency"]["p50"], "ms", "pgqueuer",
+            peer["latency"]["p50"], 1.5, True),
+        Row("1M events to a DataFrame", explore["ours"], "s", "bare ADBC", explore["adbc"], 1.5,
+            True),
+        Row("200,000 results, arguments and values typed", explore["typed_results"], "s",
+            "bare ADBC, JSON left as text", explore["adbc_results"], None, True),
     ]  # fmt: skip
 
 
@@ -89,20 +91,21 @@ def redis(url: str) -> Measures:
 
 
 def redis_rows(f: dict[str, Figures]) -> list[Row]:
-    """As `postgres_rows`."""
+    """Ours beside theirs."""
     drain, bulk = f["drain"]["drain"], f["enqueue"]["bulk"]
     idle = f["latency"]["latency"]["p50"]
     return [
-        ("drain", drain, "dramatiq, prefetch 200, stores no results", f["dramatiq"]["drain"], 1,
-         False),
-        ("drain", drain, "arq, stores results", f["arq"]["drain"], 3, False),
-        ("drain", drain, "limit: Lua, complete 64 and claim 64",
-         f["limits"]["claim_and_complete"], 0, False),
-        ("bulk enqueue", bulk, "streaq", f["streaq"]["bulk"], 3, False),
-        ("bulk enqueue", bulk, "rq", f["rq"]["bulk"], 3, False),
-        ("single enqueue", f["enqueue"]["enqueue"], "dramatiq", f["dramatiq"]["enqueue"], 0, False),
-        ("idle latency p50, ms", idle, "huey", f["huey"]["latency"]["p50"], 1.5, True),
-        ("idle latency p50, ms", idle, "taskiq", f["taskiq"]["latency"]["p50"], 1.5, True),
+        Row("drain", drain, "/s", "dramatiq, prefetch 200, stores no results",
+            f["dramatiq"]["drain"], 1),
+        Row("drain", drain, "/s", "arq, stores results", f["arq"]["drain"], 3),
+        Row("drain", drain, "/s", "limit: Lua, complete 64 and claim 64",
+            f["limits"]["claim_and_complete"], None),
+        Row("bulk enqueue", bulk, "/s", "streaq", f["streaq"]["bulk"], 3),
+        Row("bulk enqueue", bulk, "/s", "rq", f["rq"]["bulk"], 3),
+        Row("single enqueue", f["enqueue"]["enqueue"], "/s", "dramatiq", f["dramatiq"]["enqueue"],
+            None),
+        Row("idle latency p50", idle, "ms", "huey", f["huey"]["latency"]["p50"], 1.5, True),
+        Row("idle latency p50", idle, "ms", "taskiq", f["taskiq"]["latency"]["p50"], 1.5, True),
     ]  # fmt: skip
 
 
@@ -117,14 +120,14 @@ def nats(url: str) -> Measures:
 
 
 def nats_rows(f: dict[str, Figures]) -> list[Row]:
-    """As `postgres_rows`."""
+    """Ours beside theirs."""
     peer, whose = f["taskiq"], "taskiq-nats, stores no results"
     return [
-        ("drain", f["drain"]["drain"], whose, peer["drain"], 1, False),
-        ("bulk enqueue", f["enqueue"]["bulk"], whose, peer["bulk"], 0, False),
-        ("single enqueue", f["enqueue"]["enqueue"], whose, peer["enqueue"], 0, False),
-        ("idle latency p50, ms", f["latency"]["latency"]["p50"], whose,
-         peer["latency"]["p50"], 1.5, True),
+        Row("drain", f["drain"]["drain"], "/s", whose, peer["drain"], 1),
+        Row("bulk enqueue", f["enqueue"]["bulk"], "/s", whose, peer["bulk"], None),
+        Row("single enqueue", f["enqueue"]["enqueue"], "/s", whose, peer["enqueue"], None),
+        Row("idle latency p50", f["latency"]["latency"]["p50"], "ms", whose,
+            peer["latency"]["p50"], 1.5, True),
     ]  # fmt: skip
 
 
@@ -158,34 +161,54 @@ def install(packages: list[str]) -> None:
     subprocess.run([*pip, *packages], check=True)
 
 
-def table(rows: list[Row]) -> str:
-    """Rows in Markdown."""
-    lines = ["| work | omniq_nb | held against | it does | ratio | reached |",
-             "|---|---:|---|---:|---:|---|"]  # fmt: skip
-    for work, mine, whose, theirs, least, smaller in rows:
-        ratio = mine / theirs
-        met = ratio <= least if smaller else ratio >= least
-        bound = f"{'<=' if smaller else '>='} {least:g}x {'yes' if met else 'NO'}" if least else ""
-        lines.append(f"| {work} | {mine:,.3g} | {whose} | {theirs:,.3g} | {ratio:.2f} | {bound} |")
-    return "\n".join(lines)
+INTRODUCTION = """# Benchmarks of servers
+
+Written by `python -m tests.benchmarks.network`: for each server one run, in which the peers and we
+took turns; medians of three. No-op tasks; our drains store results and events and run until the
+queue is empty. The servers sync to the disk as they do by default, and run on the same machine.
+Idle latency is from the submission to the start of the task, worker and producer in one process.
+"""
+
+NAMES = {"postgres": "PostgreSQL", "redis": "Redis", "nats": "NATS"}
+
+NOTES = {"redis": " Server and Python have a core each."}
+
+
+def section(word: str, figures: dict[str, Figures]) -> str:
+    """What the page says of a backend, below its name."""
+    rows = BACKENDS[word][1](figures)
+    return "\n".join(["", taken() + NOTES.get(word, ""), "", *table(rows)])
+
+
+def insert(word: str, text: str) -> None:
+    """Put a section into the page, in the place of the one before."""
+    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    sections = dict(part.split("\n", 1) for part in page.split("\n## ")[1:])
+    sections[NAMES[word]] = text
+    parts = [
+        f"## {name}\n\n{sections[name].strip()}\n" for name in NAMES.values() if name in sections
+    ]
+    PAGE.write_text("\n".join([INTRODUCTION, *parts]), encoding="utf-8")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write unless it is quick."""
     words = [word for word in sys.argv[1:] if not word.startswith("-")] or list(BACKENDS)
-    runs = 1 if "--quick" in sys.argv else RUNS
+    quick = "--quick" in sys.argv
     with tempfile.TemporaryDirectory() as folder:
         for word in words:
             install(PEERS[word])
-            measures, rows = BACKENDS[word]
             with Servers(lambda kind: Path(folder, kind)) as servers:
                 server = servers.another(word)
                 server.settings = SETTINGS[word]
                 if isinstance(server, RedisServer):
                     server.password = "benchmark"  # some peers do not decode what a URL encodes
                 with on_cores(word == "redis", server):
-                    figures = medians(measures(server.url), runs)
-            print(f"\n## {word}\n\n{table(rows(figures))}\n\n{figures}")
+                    figures = medians(BACKENDS[word][0](server.url), 1 if quick else RUNS)
+            text = section(word, figures)
+            print(f"## {NAMES[word]}\n{text}\n\n{figures}")
+            if not quick:
+                insert(word, text)
 
 
 if __name__ == "__main__":

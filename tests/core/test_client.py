@@ -15,6 +15,7 @@ import pytest
 from omniq_nb import AsyncOmniQ, OmniQ, Retry, State, current_task, errors
 from omniq_nb.core.executors import slots
 from tests.core.clients import (
+    BACKENDS,
     add,
     add_later,
     backends,
@@ -371,10 +372,8 @@ class TestWorkers:
         assert [info.state for info in oq.workers.list()] == ["stopped"]
 
 
-@backends
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "memory"])
 def test_what_runs_when_the_client_closes_is_given_back(tmp_path, backend):
-    if backend == "memory":
-        pytest.skip("never: memory ends with its client")
     with OmniQ(url_of(backend, tmp_path)) as oq:
         oq.workers.start(1)
         handle = oq.submit(wait_until_cancelled)

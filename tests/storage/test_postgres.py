@@ -28,6 +28,7 @@ from omniq_nb.storage.sql.postgres_connections import channel, connect, libpq_ur
 from omniq_nb.storage.sql.postgres_queue import CLAIM, DUE_IN, SETTLE, PostgresTaskQueue
 from omniq_nb.storage.sql.postgres_statements import sql
 from omniq_nb.storage.sql.queue import GET
+from omniq_nb.storage.sql.schema import MIGRATIONS, VERSION
 from omniq_nb.storage.sql.transitions import FENCE_OFF, HELD, PICK
 from omniq_nb.testing.proxy import Proxy
 from omniq_nb.testing.samples import NOON, event, result, task
@@ -347,6 +348,31 @@ class TestVersions:
         for who in (owner, guest):
             with pytest.raises(StoreVersionError, match="pip install -U omniq_nb"):
                 await stores_at(who).task_queue.open()
+
+    async def test_tables_of_the_first_version_become_those_of_this_one(
+        self, url: str, schema: str, admin: asyncpg.Connection
+    ) -> None:
+        async with admin.transaction():
+            await admin.execute(f"CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}")
+            await admin.execute("CREATE TABLE omniq_schema (version BIGINT NOT NULL)")
+            await admin.execute("INSERT INTO omniq_schema VALUES (1)")
+            for statement in MIGRATIONS[0]:
+                await admin.execute(sql(statement))
+            await admin.execute(
+                "INSERT INTO omniq_calls VALUES (1, 'old', 'demo.work', NULL, 0, '{}', '[]', '{}',"
+                " 0, NULL, NULL, '{}', '[]', NULL, '\\x00ff')"
+            )
+            await admin.execute(
+                "INSERT INTO omniq_tasks (seq, queue, state, priority, available_at, token)"
+                " VALUES (1, 'default', 'queued', 0, 0, 0)"
+            )
+        async with queue_at(url) as queue:
+            await queue.put_bundle("a1", b"content")
+            (old,) = await queue.claim(["default"], 10, LEASE, "w")
+            assert (old.id, old.call, old.bundles) == ("old", b"\x00\xff", ())
+            assert await queue.get_bundle("a1") == b"content"
+        version = await admin.fetchval(f"SELECT version FROM {schema}.omniq_schema")
+        assert version == VERSION
 
     async def test_tables_that_somebody_deleted_are_named(
         self, url: str, schema: str, admin: asyncpg.Connection

@@ -1,9 +1,10 @@
 """All four stores on one Redis server (6.2 or newer, or Valkey): one Lua script for each verb.
 
 A script runs as a whole or not at all, and Redis' own clock measures leases. `lua/` has the
-scripts, each with its keys explained at its top: what several share is in `tasks.lua`,
-`results.lua`, `schedules.lua` and `answers.lua`. `database` runs them, over `connections`, and
-persists when the server is away; `queue`, `results`, `events` and `schedules` are the stores.
+scripts, each with its keys explained at its top: what several share is in `keys.lua`,
+`tasks.lua`, `results.lua`, `schedules.lua` and `answers.lua`. `database` runs them, over
+`connections`, and persists when the server is away; `queue`, `results`, `events` and
+`schedules` are the stores.
 """
 
 from typing import TYPE_CHECKING

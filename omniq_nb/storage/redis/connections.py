@@ -20,6 +20,8 @@ from redis.asyncio.connection import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, ResponseError
 
 from omniq_nb.config.options import RedisOptions
 from omniq_nb.errors import ConfigError
@@ -57,6 +59,81 @@ def new_connection(options: RedisOptions) -> AbstractConnection:
     return SSLConnection(**common)
 
 
+class Wire(asyncio.Protocol):
+    """A connection that the driver made and we took over, for one command at a time.
+
+    The driver's own way from a command to its answer takes as much time again as the server does.
+
+    Parameters
+    ----------
+    connection : AbstractConnection
+        Connected and logged in, with no answer on its way.
+
+    Attributes
+    ----------
+    lost : bool
+        Whether it is of no use any more.
+    """
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        assert connection._writer is not None
+        self.lost = False
+        self._connection = connection  # which disconnects when nobody refers to it
+        self._transport = connection._writer.transport
+        self._replies = hiredis.Reader(
+            protocolError=InvalidResponse, replyError=connection._parser.parse_error
+        )
+        self._loop = asyncio.get_running_loop()
+        self._awaited: asyncio.Future[Any] | None = None
+        self._transport.set_protocol(self)
+
+    async def ask(self, command: bytes, timeout: float) -> Any:
+        """Send a command and wait for the answer."""
+        self._awaited = self._loop.create_future()
+        late = self._loop.call_later(timeout, self._fail, TimeoutError())
+        try:
+            self._transport.write(command)
+            return await self._awaited
+        except ResponseError:
+            raise
+        except BaseException:
+            # A cancellation too: an answer that comes late must not be taken for that to another
+            # command.
+            self.close()
+            raise
+        finally:
+            late.cancel()
+            self._awaited = None
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.lost = True
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of an answer."""
+        self._replies.feed(data)
+        try:
+            answer = self._replies.gets()
+        except InvalidResponse as error:
+            answer = error
+        if isinstance(answer, Exception):
+            self._fail(answer)
+        elif answer is not False and self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note."""
+        self.lost = True
+        error = RedisConnectionError("Connection closed by server.")
+        error.__cause__ = exc
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_exception(error)
+
+
 class Slot:
     """A place for one command at a time, with a connection that is made again when it is lost.
 
@@ -78,20 +155,30 @@ class Slot:
     def __init__(self, options: RedisOptions, name: str) -> None:
         self.name = name
         self.number = 0
-        self._timeout = options.timeout
-        self._connection = new_connection(options)
+        self._options = options
+        self._wire: Wire | None = None
 
     async def ask(self, *words: Word) -> Any:
         """Send a command and wait for the answer."""
-        # Whatever goes wrong meanwhile, a cancellation too, closes the connection: an answer that
-        # comes late must not be taken for that to another command.
-        async with asyncio.timeout(self._timeout):
-            await self._connection.send_packed_command(hiredis.pack_command(words))  # type: ignore[arg-type]
-            return await self._connection.read_response()
+        if self._wire is None or self._wire.lost:
+            self._wire = await self._connected()
+        command = hiredis.pack_command(words)  # type: ignore[arg-type]
+        return await self._wire.ask(command, self._options.timeout)
 
-    async def close(self) -> None:
+    async def _connected(self) -> Wire:
+        connection = new_connection(self._options)
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return Wire(connection)
+
+    def close(self) -> None:
         """Disconnect."""
-        await self._connection.disconnect(nowait=True)
+        if self._wire is not None:
+            self._wire.close()
 
 
 class Pool:
@@ -120,7 +207,7 @@ class Pool:
                 yield slot
             finally:
                 if self._closed:
-                    await slot.close()
+                    slot.close()
                 else:
                     self._free.append(slot)
 
@@ -128,12 +215,12 @@ class Pool:
         self._made += 1
         return Slot(self._options, f"{self._name}:{self._made}")
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Disconnect what is free, and the others when they come back."""
         self._closed = True
         free, self._free = self._free, []
         for slot in free:
-            await slot.close()
+            slot.close()
 
 
 class Listener:
@@ -150,6 +237,8 @@ class Listener:
     ----------
     live : bool
         Whether it hears. Otherwise look yourself.
+    news : int
+        How often there was news, or may have been.
     """
 
     def __init__(self, options: RedisOptions, channel: bytes) -> None:
@@ -158,6 +247,7 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
         self._waiting: dict[asyncio.Event, frozenset[bytes]] = {}
         self.live = False
+        self.news = 0
 
     @contextmanager
     def hear(self, queues: Sequence[str]) -> Iterator[asyncio.Event]:
@@ -214,12 +304,14 @@ class Listener:
             self.wake({content})
         elif kind == b"subscribe":
             self.live = True  # and what was said before went unheard
+            self.news += 1
             for heard in self._waiting:
                 heard.set()
 
     def wake(self, queues: Set[bytes]) -> bool:
         """Tell those who wait for one of these queues. Whether there are any."""
         anybody = False
+        self.news += 1
         for heard, awaited in self._waiting.items():
             if not awaited.isdisjoint(queues):
                 heard.set()

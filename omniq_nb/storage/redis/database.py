@@ -44,7 +44,7 @@ class _Session(Session):
     async def close(self) -> None:
         """Disconnect."""
         await self.listener.stop()
-        await self.pool.close()
+        self.pool.close()
 
 
 class RedisDatabase(Remote[_Session]):
@@ -136,7 +136,7 @@ class RedisDatabase(Remote[_Session]):
                 if not is_lost(error) or (opening and not is_busy(error)):
                     raise problem from error
                 # Perhaps it is another server that answers at this address by now.
-                await slot.close()
+                slot.close()
                 if ends_at is None:
                     ends_at = time.monotonic() + self._options.timeout
                 if time.monotonic() + pause > ends_at:
@@ -164,6 +164,11 @@ class RedisDatabase(Remote[_Session]):
         listener = self._session().listener
         with listener.hear(queues) as heard:
             yield listener, heard
+
+    @property
+    def news(self) -> int:
+        """How often this loop heard, or may have missed, that something may be due."""
+        return self._session().listener.news
 
     def wake(self, queues: Iterable[str]) -> bool:
         """Wake those of this loop who wait for these queues. Whether there are any."""

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -62,12 +62,31 @@ class _Arrival(NamedTuple):
     added: "asyncio.Future[bytes]"
 
 
+class _Look(NamedTuple):
+    """What the latest claim saw: it found less than it asked for.
+
+    Attributes
+    ----------
+    queues : tuple of str
+        Where it looked.
+    news : int
+        How often there had been news before.
+    due_at : float
+        When the next task is due, by this process's clock.
+    """
+
+    queues: tuple[str, ...]
+    news: int
+    due_at: float
+
+
 class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
     """Tasks on a Redis server; see `TaskQueue`."""
 
     def __init__(self, database: RedisDatabase) -> None:
         super().__init__(database)
         self._arrival: _Arrival | None = None
+        self._look: _Look | None = None
 
     async def add(self, tasks: Sequence[Task], revive: bool = False) -> list[bool]:
         """Enqueue, in one call; see `TaskQueue`."""
@@ -80,10 +99,14 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
         if database.wake(queues) and self._arrival is None:
             added = asyncio.get_running_loop().create_future()
             self._arrival = arrival = _Arrival(queues, request, parts, added)
-            await asyncio.sleep(0)  # who was woken claims now, if ever
-            if self._arrival is not arrival:
+            try:
+                await asyncio.sleep(0)  # who was woken claims now, if ever
+            finally:
+                taken = self._arrival is not arrival
+                if not taken:
+                    self._arrival = None
+            if taken:
                 return truths(await added)
-            self._arrival = None
         return truths(await database.run(scripts.ADD, request, parts))
 
     async def claim(
@@ -91,28 +114,30 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
     ) -> list[Task]:
         """Lease; see `TaskQueue`."""
         request = (queues, limit, lease, worker, MAX_LOST, LOST_ERROR)
-        arrival = self._arrival
+        arrival, news = self._arrival, self._database.news
         if arrival is None or arrival.queues.isdisjoint(queues):
-            pieces = await self._database.run(scripts.CLAIM, request)
+            pieces, due_in = await self._database.run(scripts.CLAIM, request)
         else:
             self._arrival = None
-            pieces = await self._add_and_claim(arrival, request)
+            pieces, due_in = await self._add_and_claim(arrival, request)
+        self._look = None
+        if due_in is not None:
+            self._look = _Look(tuple(queues), news, time.monotonic() + float(due_in or math.inf))
         return [task_of(*piece) for piece in steps(pieces, 3)]
 
-    async def _add_and_claim(self, arrival: _Arrival, request: object) -> list[bytes]:
+    async def _add_and_claim(self, arrival: _Arrival, request: object) -> Any:
         """Do both, and tell who adds."""
-        pieces: list[bytes]
         added, both = arrival.added, (arrival.request, request)
         try:
-            digits, pieces = await self._database.run(scripts.ADD_CLAIM, both, arrival.parts)
+            digits, claimed = await self._database.run(scripts.ADD_CLAIM, both, arrival.parts)
         except BaseException as error:
             if not added.done():
-                unsure = isinstance(error, StoreError)
-                added.set_exception(error if unsure else StoreUnavailable(GONE))
+                told = error if isinstance(error, StoreError) else StoreUnavailable(GONE)
+                added.set_exception(told)
             raise
         if not added.done():
             added.set_result(digits)
-        return pieces
+        return claimed
 
     async def extend(self, claims: Sequence[Claim], lease: float) -> list[bool]:
         """Keep leases; see `TaskQueue`."""
@@ -171,9 +196,16 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
         ends_at = time.monotonic() + timeout
         database = self._database
         with database.hear(queues) as (listener, heard):
+            look, self._look = self._look, None
+            if look is not None and look[:2] != (tuple(queues), listener.news):
+                look = None
             while (left := ends_at - time.monotonic()) > 0:
-                found = await database.run(scripts.DUE_IN, (queues,))
-                due_in = float(found or math.inf)
+                if look is not None and listener.live:
+                    due_in = look.due_at - time.monotonic()
+                else:
+                    found = await database.run(scripts.DUE_IN, (queues,))
+                    due_in = float(found or math.inf)
+                look = None
                 if due_in <= 0:
                     return
                 hears = listener.live

@@ -10,7 +10,6 @@ Lua's MessagePack knows texts but no bytes: `text` packs bytes as if they were a
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from functools import lru_cache
 from math import inf
 from typing import TypeAlias, TypeVar
 
@@ -110,12 +109,15 @@ def parts(
 def packed_tasks(tasks: Sequence[Task]) -> tuple[list[tuple[str, int]], list[bytes]]:
     """Pack new tasks: the places (queue and priority) in which they are, and the tasks."""
     places: dict[tuple[str, int], int] = {}
-    standing_of = lru_cache(16)(_standing)  # those of a batch are equal
+    standings: dict[object, msgspec.Raw] = {}  # those of a batch are equal
 
     def rows() -> Iterator[tuple[_NewTask, int]]:
         for t in tasks:
             place = places.setdefault((t.queue, t.priority), len(places) + 1)
-            standing = standing_of(t.queue, t.priority, t.available_at, t.expires_at, t.depends_on)
+            fields = (t.queue, t.priority, t.available_at, t.expires_at, t.depends_on)
+            standing = standings.get(fields)
+            if standing is None:
+                standing = standings[fields] = _standing(*fields)
             head = _Head(
                 t.id,
                 t.name,

@@ -6,5 +6,6 @@ if before then
 end
 
 local added = enqueue(request)
+count()
 wake()
 return keep(added)

@@ -1,4 +1,4 @@
--- Enqueue tasks, all of them or none. Keys: those of tasks.lua.
+-- Enqueue tasks, all of them or none. Keys: those of keys.lua.
 --
 -- request[1]   places: a list of {queue, priority}
 -- request[2]   whether a failed, cancelled or expired task of the same id is replaced
@@ -38,7 +38,7 @@ end
 
 -- Most tasks are new and wait for nobody: they are stored as they came.
 local function add_plain(rows, stored)
-  local standings, seen, differences = {}, {}, {}
+  local standings, seen = {}, {}
   for _, place in ipairs(places) do
     place.come = {}
   end
@@ -60,12 +60,10 @@ local function add_plain(rows, stored)
       local queue, priority = place[1], whole(place[2])
       each('ZADD', due_key(queue, priority), place.come)
       redis.call('ZADD', levels_key(queue), priority, priority)
-      local field = 'queued:' .. queue
-      differences[field] = (differences[field] or 0) + #place.come / 2
+      differ('queued:' .. queue, #place.come / 2)
       woken[queue] = true
     end
   end
-  count(differences)
 end
 
 -- Each task must see what became of the ones before it.
@@ -107,6 +105,7 @@ local function enqueue_part(rows, heads, calls)
   each('HSET', CALLS, refused and accepted(calls) or calls)
 end
 
+-- Enqueue all. Then `count` and `wake` are due.
 local function enqueue(request)
   places, revive, depending = unpack(request)
   for part = 4, #ARGV do

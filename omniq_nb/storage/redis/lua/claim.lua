@@ -7,4 +7,4 @@ end
 
 local ids, tokens = lease(request)
 keep(tokens)
-return complete(ids, true)
+return leased(request, ids)

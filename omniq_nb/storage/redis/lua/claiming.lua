@@ -1,5 +1,5 @@
 -- Lease due tasks to a worker, or end those whose time or luck is over.
--- Keys: those of tasks.lua.
+-- Keys: those of keys.lua.
 --
 -- request[1]   queues, in the order in which they are asked
 -- request[2]   how many at most
@@ -7,7 +7,8 @@
 -- request[4]   the worker
 -- request[5]   a task that took so many workers down is over
 -- request[6]   its error
--- returns      for each task {standing, head, call}, in one flat list
+-- returns      for each task {standing, head, call}, in one flat list; then, if all that is due
+--              was leased, when the next one will be, as due_in.lua tells it
 
 -- What a lost answer spoke of is still this worker's, unless somebody took it away since.
 local function still_held(before)
@@ -20,7 +21,7 @@ local function still_held(before)
       ids[#ids + 1] = before[i]
     end
   end
-  return complete(ids, true)
+  return { complete(ids, true), false }
 end
 
 local function pick(queues, limit, now)
@@ -71,5 +72,11 @@ local function lease(request)
     tokens[#tokens + 1], tokens[#tokens + 2] = id, task.token or 0
   end
   save()
+  count()
   return ids, tokens
+end
+
+local function leased(request, ids)
+  local queues, limit = unpack(request)
+  return { complete(ids, true), #ids < limit and due_in(queues) }
 end

@@ -1,4 +1,4 @@
--- Keep leases. Keys: those of tasks.lua.
+-- Keep leases. Keys: those of keys.lua.
 --
 -- request[1]   claims: a list of {id, token}
 -- request[2]   seconds from now on

@@ -1,4 +1,4 @@
--- Look at some tasks, and forget those that are over since long. Keys: those of tasks.lua.
+-- Look at some tasks, and forget those that are over since long. Keys: those of keys.lua.
 --
 -- request[1]   the cursor, '0' to begin
 -- request[2]   about how many
@@ -7,19 +7,18 @@
 
 local cursor, number, before = unpack(request)
 local found = redis.call('HSCAN', TASKS, cursor, 'COUNT', number)
-local gone, differences = {}, {}
+local gone = {}
 for i = 1, #found[2], 2 do
   local id, task = found[2][i], cmsgpack.unpack(found[2][i + 1])
   if FINAL[task.state] and task.finished_at < before
     and redis.call('EXISTS', waiting_key(id)) == 0
   then
     gone[#gone + 1] = id
-    local field = task.state .. ':' .. task.queue
-    differences[field] = (differences[field] or 0) - 1
+    differ(task.state .. ':' .. task.queue, -1)
   end
 end
 for _, hash in ipairs({ TASKS, HEADS, CALLS }) do
   each('HDEL', hash, gone)
 end
-count(differences)
+count()
 return { found[1], #gone }

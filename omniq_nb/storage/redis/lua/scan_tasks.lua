@@ -1,4 +1,4 @@
--- Read some tasks, in no order. Keys: those of tasks.lua.
+-- Read some tasks, in no order. Keys: those of keys.lua.
 --
 -- request[1]   the cursor, '0' to begin
 -- request[2]   about how many

@@ -1,5 +1,5 @@
 -- Apply outcomes, and keep the results of those that were accepted.
--- Keys: those of tasks.lua, results.lua and answers.lua.
+-- Keys: those of keys.lua, results.lua and answers.lua.
 --
 -- request      outcomes: maps as of omniq_nb.models.task.Settle
 -- ARGV[4...]   results: lists of {number of its outcome, row as results.lua has it}
@@ -40,6 +40,7 @@ for i, outcome in ipairs(outcomes) do
   end
 end
 save()
+count()
 wake()
 for part = 4, #ARGV do
   local accepted = {}

@@ -1,37 +1,11 @@
 -- What the verbs of the task queue share: tasks are read once, changed here, and saved at the end.
--- What each verb means is said by omniq_nb/machine.py.
---
--- {omniq}:tasks        hash    id -> where the task stands: a MessagePack map of the fields that
---                              the queue changes, and of those it decides by; what is 0 is left out
--- {omniq}:heads        hash    id -> what was asked for, but for the call: a MessagePack map too
--- {omniq}:calls        hash    id -> the call
--- {omniq}:due:P:Q      zset    queued and running tasks of queue Q and priority P, by available_at,
---                              then by arrival: a member is its number as hex digits, then the id
--- {omniq}:levels:Q     zset    the priorities in use in queue Q
--- {omniq}:waiting:ID   zset    the blocked tasks that wait for the task ID, by arrival
--- {omniq}:unmet        hash    id of a blocked task -> how many tasks it still waits for
--- {omniq}:counts       hash    state:queue -> number of tasks
--- {omniq}:seq          string  the number of the last arrival
--- {omniq}:bundle:NAME  string  what calls refer to; no script reads it
--- {omniq}:bundles      zset    the names of all bundles, by when they were put last
--- {omniq}:wake         channel the names of queues in which something may be due
+-- What each verb means is said by omniq_nb/machine.py. Keys: those of keys.lua.
 
-local base = KEYS[1]
-local TASKS, HEADS, CALLS = base .. ':tasks', base .. ':heads', base .. ':calls'
-local UNMET, COUNTS = base .. ':unmet', base .. ':counts'
 local STEP = 4000 -- values that one call is given at most: Lua's stack ends at 8000; an even number
-local DIGITS = 13 -- of a number of arrival
 local REQUEUEABLE = { failed = true, cancelled = true, expired = true }
 local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true }
 local CANCELLED = 'TaskCancelled: cancelled'
 local EXPIRED = 'TaskExpired: not started within its ttl'
-
-local request = cmsgpack.unpack(ARGV[1])
-
-local function seconds()
-  local time = redis.call('TIME')
-  return time[1] + time[2] / 1000000
-end
 
 -- Call a command with many values, in steps.
 local function each(command, key, values)
@@ -51,26 +25,6 @@ local function fetch(hash, ids)
   return found
 end
 
-local function whole(number)
-  return string.format('%.0f', number)
-end
-
-local function levels_key(queue)
-  return base .. ':levels:' .. queue
-end
-
-local function due_key(queue, priority)
-  return base .. ':due:' .. priority .. ':' .. queue
-end
-
-local function waiting_key(id)
-  return base .. ':waiting:' .. id
-end
-
-local function member_of(id, seq)
-  return string.format('%013x', seq) .. id
-end
-
 -- ---------------------------------------------------------------- tasks in hand
 
 local known = {} -- id -> where the task stands, false if there is none
@@ -78,6 +32,7 @@ local texts = {} -- id -> the same, as it is stored
 local counted = {} -- id -> as what it is counted
 local changed, is_changed = {}, {} -- ids
 local woken = {} -- queues
+local differences = {} -- state:queue -> how many more there are than COUNTS says
 
 local function remember(id, packed)
   local task = packed and cmsgpack.unpack(packed)
@@ -116,17 +71,22 @@ local function change(id)
   end
 end
 
-local function count(differences)
+local function differ(field, number)
+  differences[field] = (differences[field] or 0) + number
+end
+
+local function count()
   for field, number in pairs(differences) do
     if number ~= 0 and redis.call('HINCRBY', COUNTS, field, number) == 0 then
       redis.call('HDEL', COUNTS, field)
     end
   end
+  differences = {}
 end
 
--- Write what was changed, and put it where claims find it.
+-- Write what was changed, and put it where claims find it. Then `count` is due.
 local function save()
-  local fields, differences, places = {}, {}, {}
+  local fields, places = {}, {}
   for _, id in ipairs(changed) do
     local task = known[id]
     texts[id] = cmsgpack.pack(task)
@@ -134,9 +94,9 @@ local function save()
     local before, now = counted[id], task.state .. ':' .. task.queue
     if before ~= now then
       if before then
-        differences[before] = (differences[before] or 0) - 1
+        differ(before, -1)
       end
-      differences[now] = (differences[now] or 0) + 1
+      differ(now, 1)
       counted[id] = now
     end
     local priority = whole(task.priority)
@@ -146,6 +106,8 @@ local function save()
       place = { queue = task.queue, priority = priority, come = {}, gone = {} }
       places[key] = place
     end
+    -- What was queued or running is there, and its level with it.
+    place.new = place.new or not (before and string.find(before, '^[qr]'))
     local member, come, gone = member_of(id, task.seq), place.come, place.gone
     if task.state == 'queued' or task.state == 'running' then
       come[#come + 1], come[#come + 2] = task.available_at, member
@@ -160,11 +122,10 @@ local function save()
   for key, place in pairs(places) do
     each('ZREM', key, place.gone)
     each('ZADD', key, place.come)
-    if #place.come > 0 then
+    if #place.come > 0 and place.new then
       redis.call('ZADD', levels_key(place.queue), place.priority, place.priority)
     end
   end
-  count(differences)
   changed, is_changed = {}, {}
 end
 
@@ -250,6 +211,23 @@ local function admit(id, task, at)
       redis.call('ZADD', waiting_key(other), task.seq, id)
     end
   end
+end
+
+-- ---------------------------------------------------------------- what is next
+
+-- Seconds until the next task of these queues is due, perhaps negative; '' if there is none.
+local function due_in(queues)
+  local earliest
+  for _, queue in ipairs(queues) do
+    for _, priority in ipairs(redis.call('ZRANGE', levels_key(queue), 0, -1)) do
+      local first = redis.call('ZRANGE', due_key(queue, priority), 0, 0, 'WITHSCORES')
+      local at = tonumber(first[2])
+      if at and (not earliest or at < earliest) then
+        earliest = at
+      end
+    end
+  end
+  return earliest and string.format('%.6f', earliest - seconds()) or ''
 end
 
 -- ---------------------------------------------------------------- answers

@@ -1,4 +1,4 @@
--- Move tasks by hand. Keys: those of tasks.lua.
+-- Move tasks by hand. Keys: those of keys.lua.
 --
 -- request[1]   ids
 -- request[2]   cancelled, queued or expired
@@ -34,5 +34,6 @@ for i, id in ipairs(ids) do
   states[i] = task and task.state or ''
 end
 save()
+count()
 wake()
 return states
