@@ -101,6 +101,12 @@ def scheme_type(url: str, key: str, backend_type: str | None = None) -> str:
 def _type_of_scheme(scheme: str, url: str, key: str) -> str:
     name, plus, _ = scheme.partition("+")
     implied = _SCHEMES.get(name if plus and name in _WITH_DRIVER else scheme)
+    if scheme == "redis+sentinel":
+        allowed = (
+            "redis://host:port with the address, or the name, at which the primary is found: "
+            "Redis Sentinel is not supported"
+        )
+        raise ConfigError(key, redacted(url), allowed)
     if implied is None:
         allowed = f"a URL that starts with {', '.join(f'{s}://' for s in _SCHEMES)}, or a path"
         raise ConfigError(key, redacted(url), allowed, nearest(scheme, _SCHEMES))

@@ -74,7 +74,7 @@ def test_the_name_of_a_type_means_its_default_place(kind):
         ("results", r"\./data"),
         ("sqlite:///", "three slashes"),
         ("file://host/x", "file:///"),
-        ("redis+sentinel://h", "redis"),
+        ("redis+sentinel://h", "redis://host.*Sentinel is not supported"),
         ("nats://u:p@a,v:q@b", "nats://"),
         ("s3:///x", "s3://bucket"),
         ("", "a URL or a path"),

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +19,7 @@ from omniq_nb.explore import VIEWS, Explorer, to_frame
 from omniq_nb.explore.views import EVENT_STATES, markdown
 from omniq_nb.models.event import Event, EventType
 from omniq_nb.storage import tables
+from omniq_nb.storage.base import Query, Scan
 from tests.explore.history import NOON, Fake, fakes, parquet, result
 
 ROOT = Path(__file__).parents[2]
@@ -198,3 +202,23 @@ async def test_workers_and_schedules_come_from_their_lists() -> None:
     assert isinstance(stores.schedule_storage, Fake)
     found = await Explorer(stores).sql("select count(*) as n from schedules, workers")
     assert found["n"].to_pylist() == [0]
+
+
+@pytest.mark.parametrize("moments", [range(300_000), range(300_000, 0, -1), [3, None, 1, 2]])
+async def test_a_table_is_by_time_however_its_rows_come(moments: Sequence[int | None]) -> None:
+    times = pa.array(moments, pa.int64()).cast(tables.TIME)
+
+    class Rows(Fake):
+        async def scan(self, query: Query) -> Scan:
+            empty = tables.select(self.schema, query.columns).empty_table()
+            columns = {
+                name: times if name == "finished_at" else pa.nulls(len(times), column.type)
+                for name, column in zip(empty.column_names, empty.columns, strict=True)
+            }
+            return Scan(pa.table(columns))
+
+    stores = msgspec.structs.replace(fakes(), result_storage=Rows(tables.RESULTS))
+    found = await Explorer(stores).table("results", columns=["finished_at", "name"])
+    assert found["finished_at"].combine_chunks().equals(times.take(pc.sort_indices(times)))
+    found = await Explorer(stores).table("results", limit=2)
+    assert found["finished_at"].to_pylist() == times.take(pc.sort_indices(times))[:2].to_pylist()
