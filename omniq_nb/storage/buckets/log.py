@@ -216,7 +216,7 @@ class BucketLog(PiecewiseLog):
 
     async def blobs(self) -> dict[str, bool]:
         """By the time at which they were written."""
-        horizon = time.time() - ABANDONED
+        horizon = time.time() + self.ahead - ABANDONED
         found = await self._connection.list(f"{self._folder}/blobs")
         return {blob.name: blob.modified < horizon for blob in found}
 

@@ -451,7 +451,7 @@ class Replica(Generic[F]):
 
     def _is_known(self, at: float | None) -> bool:
         """Whether it need not be asked when something is due: it is, or news come by themselves."""
-        return self._listening is not None or (at is not None and at <= time.time())
+        return self._listening is not None or (at is not None and at <= self.now())
 
     async def _known(self) -> F | None:
         """Fold what was heard of, and give the state, if it is known at all."""
