@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -30,10 +31,26 @@ def place_in(backend):
     return StorageBackendFactory.create_place(where)
 
 
+AT_ONCE = 8
+
+
+async def is_ready(queue):
+    """Whoever answers is open."""
+
+
 async def compete(queue, names):
-    """Create objects that others create, too; tell which were won."""
+    """Create objects that others create, too, several at once; tell which were won."""
     connection = queue._replica.log._connection
-    return [name for name in names if await connection.create(name, secrets.token_bytes(16))]
+    room = asyncio.Semaphore(AT_ONCE)
+    won = []
+
+    async def create(name):
+        async with room:
+            if await connection.create(name, secrets.token_bytes(16)):
+                won.append(name)
+
+    await asyncio.gather(*map(create, names))
+    return won
 
 
 @each_server
@@ -41,14 +58,15 @@ def test_of_three_processes_one_wins_in_200_of_200(servers, kind):
     backend = servers(kind).backend()
     recipe = Recipe(f"omniq_nb.storage.buckets:{SERVERS[kind]}", (None, backend.options()))
     names = [f"race/{number}" for number in range(200)]
-    processes = [Process(recipe, "task_queue") for _ in range(3)]
-    try:
+    with ExitStack() as stack:
+        processes = [stack.enter_context(Process(recipe, "task_queue")) for _ in range(3)]
+        for process in processes:
+            process.start(is_ready)
+        for process in processes:
+            process.answer()
         for process in processes:
             process.start(compete, names)
         won = [process.answer() for process in processes]
-    finally:
-        for process in processes:
-            process.__exit__()
     assert sorted(name for some in won for name in some) == sorted(names)
 
 
