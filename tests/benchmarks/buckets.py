@@ -341,13 +341,15 @@ def document(f: dict[str, Figures], tasks: int, rows: int, segments: int, runs: 
     lines = [
         "# Benchmarks of buckets",
         "",
-        f"Written by `python -m tests.benchmarks.buckets`: medians of {runs} rounds, in which all "
-        "took turns.",
+        "Written by `python -m tests.benchmarks.buckets`: "
+        + (f"medians of {runs} rounds, in which all took turns." if runs > 1 else "one round."),
         f"Taken {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()} on "
-        f"{os.cpu_count()} cores ({platform.machine()}), which clients and servers share. The "
-        "servers are emulators on the same machine: what the way to a real cloud adds to each "
-        "request is not in these figures; their number is. No-op tasks; results and events are "
-        "stored, and checked at the end.",
+        f"{os.cpu_count()} cores ({platform.machine()}), which clients and servers share.",
+        "The servers are emulators: what the way to a real cloud adds to each request is not in "
+        "these",
+        "figures, but the number of requests is. No-op tasks; results and events are stored, and "
+        "checked",
+        "at the end.",
         "",
         f"| work | {' | '.join(SERVERS.values())} | to reach | |",
         "|---|" + "---:|" * len(SERVERS) + "---|---|",
@@ -394,7 +396,7 @@ def document(f: dict[str, Figures], tasks: int, rows: int, segments: int, runs: 
         f"| {asked['second']:.3f} s | | |",
         f"| the same by DuckDB on one local Parquet file | {asked['one_file']:.3f} s | | |",
         f"| ratio of these | {ratio:.2f} | 3 or less | {_said(ratio <= 3)} |",
-        f"| the first run, which fetches the whole of {segments} compacted segments | "
+        f"| the first run, which fetches the compacted rows (segments: {segments}) | "
         f"{asked['first']:.3f} s | | |",
         "",
         "## Requests, and what they cost",
