@@ -18,6 +18,7 @@ from omniq_nb.storage.probe import probe
 from omniq_nb.testing import Recipe
 from omniq_nb.testing.processes import Process
 from omniq_nb.testing.servers.buckets import BUCKET
+from omniq_nb.testing.suite import opened
 
 SERVERS = {"moto": "S3Place", "seaweed": "S3Place", "azurite": "AzurePlace", "google": "GcsPlace"}
 
@@ -207,3 +208,19 @@ def test_a_second_query_fetches_nothing_that_it_has(servers):
         await events.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in ("seaweed", "google")],
+)
+async def test_more_objects_than_a_page_of_a_listing_are_listed_and_deleted(servers, kind):
+    place = place_in(servers(kind).backend())
+    async with opened(place.event_storage()):
+        names = [f"{number:04}" for number in range(1_001)]
+        connection = place.connection
+        await connection.put_all({f"many/{name}": b"" for name in names})
+        found = await connection.list("many")
+        assert sorted(one.name for one in found) == names
+        await connection.delete(f"many/{name}" for name in names)
+        assert await connection.list("many") == []
