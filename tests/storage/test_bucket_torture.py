@@ -23,7 +23,6 @@ from omniq_nb.testing import Recipe
 from omniq_nb.testing.processes import Process
 from omniq_nb.testing.samples import task
 from omniq_nb.testing.servers import Servers
-from omniq_nb.testing.suite import opened
 
 SHARE = 0.02
 WORKERS = 3
@@ -62,29 +61,24 @@ def torture(server, folder, tasks, kills):
     """
     backend = server.backend()
     where = OmniQConfig(task_queue_backend=backend).resolve("task_queue")
+    queue = StorageBackendFactory.create_place(where).task_queue()
     numbers = itertools.count(1)
     rng = random.Random(7)
-
-    def with_queue(do):
-        async def done():
-            async with opened(StorageBackendFactory.create_place(where).task_queue()) as queue:
-                return await do(queue)
-
-        return asyncio.run(done())
-
-    def is_over():
-        counts = with_queue(lambda queue: queue.counts())
-        return not any(number for (_, state), number in counts.items() if state in LIVE)
-
     names = [f"t{number}" for number in range(tasks)]
-    assert all(with_queue(lambda queue: queue.add([task(name) for name in names])))
-    with ExitStack() as stack:
+    with asyncio.Runner() as runner, ExitStack() as stack:
+        runner.run(queue.open())
+        stack.callback(lambda: runner.run(queue.close()))
+        assert all(runner.run(queue.add([task(name) for name in names])))
 
         def start():
             number = next(numbers)
             process = stack.enter_context(Process(recipe(backend, number), "task_queue"))
             process.start(drain, str(folder / f"w{number}"))
             return process
+
+        def is_over():
+            counts = runner.run(queue.counts())
+            return not any(number for (_, state), number in counts.items() if state in LIVE)
 
         workers = [start() for _ in range(WORKERS)]
         killed = 0
@@ -96,7 +90,7 @@ def torture(server, folder, tasks, kills):
             killed += 1
         for worker in workers:
             worker.answer()
-    ended = with_queue(lambda queue: queue.get(names))
+        ended = runner.run(queue.get(names))
     told = [line for file in folder.iterdir() for line in file.read_text().split()]
     return [one.state for one in ended], told, killed
 

@@ -80,7 +80,6 @@ CONFIGURATIONS = {
         eldest=True,
     ),
     "seaweed": in_bucket("seaweed", "S3"),
-    "moto": in_bucket("moto", "S3"),
     "azurite": in_bucket("azurite", "Azure"),
     "google": in_bucket("google", "Gcs", eldest=True),
     "bucket-with-faults": Configuration(
