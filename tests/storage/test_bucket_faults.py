@@ -277,6 +277,20 @@ async def test_what_others_wrote_just_now_is_not_abandoned_because_our_clock_is_
     await queue.close()
 
 
+async def test_whoever_opens_a_bucket_need_not_read_many_entries(monkeypatch):
+    monkeypatch.setattr(replica, "CHECKPOINT_ENTRIES", 100)
+    world = World()
+    (queue,) = await opened(world, 1)
+    for number in range(90):
+        await queue.add([task(f"t{number}")])
+    newest = max(path for path in world.objects if path.startswith("b/queue/checkpoints/"))
+    entries = [path for path in world.objects if path.startswith("b/queue/log/")]
+    assert len(entries) == 90
+    covered = int(newest.rpartition("/")[2].partition(".")[0])
+    assert 90 - covered <= 100 / 4 * 2 + 1
+    await closed([queue])
+
+
 async def test_what_is_quiet_is_asked_about_less_than_once_a_second():
     """Not after ten seconds of quiet here, but after as many as it says."""
     world = World()

@@ -65,6 +65,7 @@ class BucketLog(PiecewiseLog):
     slow = False
     poll = (0.05, 4.0)
     rest = 5.0
+    dear = 4  # each is a request of its own
 
     def __init__(self, connection: Connection, folder: str) -> None:
         self._connection = connection

@@ -528,7 +528,7 @@ class Replica(Generic[F]):
     def _checkpoint_is_due(self) -> bool:
         if self.stored is None:
             return False
-        entries = (CHECKPOINT_ENTRIES + self._dumped // 10_000) * self._patience
+        entries = (CHECKPOINT_ENTRIES + self._dumped // 10_000) / self.stored.dear * self._patience
         return (
             self._next - 1 - self._covered > entries
             or self._bytes > max(CHECKPOINT_BYTES, self._dumped) * self._patience
