@@ -67,12 +67,20 @@ def leftovers(mark: str) -> list[str]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             told = process != ours and process.environ().get(MARK) == mark
-            # Python's own, which ends with this process.
-            if told and "multiprocessing.resource_tracker" not in " ".join(process.cmdline()):
+            if told and not is_pythons(process, ours):
                 left.append(f"process {process.pid}: {process.cmdline()}")
     listening = ours.net_connections("inet")
     left += [str(one.laddr) for one in listening if one.status == psutil.CONN_LISTEN]
-    return left + [f"file {file}" for file in Path(tempfile.gettempdir()).iterdir()]
+    files = [file for file in Path(tempfile.gettempdir()).iterdir() if file.name[:5] != "pymp-"]
+    return left + [f"file {file}" for file in files]
+
+
+def is_pythons(process: psutil.Process, ours: psutil.Process) -> bool:
+    """Whether it serves multiprocessing, as a folder "pymp-..." does, and ends with its user."""
+    words = " ".join(process.cmdline())
+    if "multiprocessing.forkserver" in words:
+        return process.ppid() == ours.pid  # its own children look alike
+    return "multiprocessing.resource_tracker" in words
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,9 @@ import subprocess
 import sys
 import tempfile
 
+from omniq_nb.config.options import FileOptions
+from omniq_nb.testing import Recipe
+from omniq_nb.testing.processes import Process
 from tests.conftest import MARK, leftovers
 from tests.waiting import until
 
@@ -19,6 +22,18 @@ def test_processes_are_noticed_however_far_down_they_are():
     assert any(f"process {pid}:" in one for one in leftovers(os.environ[MARK]))
     os.kill(pid, 9)
     until(lambda: not any(f"{pid}" in one for one in leftovers(os.environ[MARK])), "it is gone")
+
+
+def test_a_child_that_has_a_store_is_noticed(tmp_path):
+    recipe = Recipe("omniq_nb.storage.file:FilePlace", (str(tmp_path), FileOptions()))
+    with Process(recipe, "task_queue") as child:
+        pid = child.run(own_pid)
+        assert any(f"process {pid}:" in one for one in leftovers(os.environ[MARK]))
+    until(lambda: not any(f"{pid}" in one for one in leftovers(os.environ[MARK])), "it is gone")
+
+
+async def own_pid(queue):
+    return os.getpid()
 
 
 def test_zombies_sockets_and_files_are_noticed():

@@ -1,4 +1,4 @@
-"""Buckets that misbehave: one in memory, and one that stands before a real S3 server.
+"""Buckets that misbehave: one in memory, and one that stands before a real server.
 
 What goes wrong, drawn at random for each request: it never arrives; it is done but the answer is
 lost; the server is busy (503) or says that there are too many (429); it takes long. Listings come
@@ -12,10 +12,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any, TypeVar
 
-from omniq_nb.config.options import S3Options
-from omniq_nb.storage.buckets.clouds import CLOUDS
+from omniq_nb.config.options import AzureOptions, GcsOptions, S3Options
+from omniq_nb.storage.buckets.clouds import CLOUDS, Cloud
 from omniq_nb.storage.buckets.place import BucketPlace
 
 T = TypeVar("T")
@@ -189,20 +190,21 @@ MEMORY = CLOUDS["s3"]._replace(
 
 
 class FaultyFilesystem:
-    """s3fs, with faults before or after its requests.
+    """A cloud's own filesystem, with faults before or after its requests.
 
     Parameters
     ----------
+    cloud : str
+        Whose, of `CLOUDS`.
     faults : tuple of float and int
         Share and seed.
     **options
-        For s3fs.
+        For the cloud's own.
     """
 
-    def __init__(self, faults: tuple[float, int], **options: Any) -> None:
-        import s3fs
-
-        self.inner = s3fs.S3FileSystem(**options)
+    def __init__(self, cloud: str, faults: tuple[float, int], **options: Any) -> None:
+        module, _, name = CLOUDS[cloud].driver.partition(":")
+        self.inner = getattr(import_module(module), name)(**options)
         self.inner.retries = 1
         self.faults = Faults(*faults)
 
@@ -214,16 +216,27 @@ class FaultyFilesystem:
         await self.faults.meet(lambda: self.inner._pipe_file(path, data, **options))
 
 
-FAULTY_S3 = CLOUDS["s3"]._replace(
-    driver="omniq_nb.testing.clouds:FaultyFilesystem",
-    listing=lambda fs, path: fs.faults.meet(lambda: CLOUDS["s3"].listing(fs.inner, path)),
-    delete=lambda fs, paths: fs.faults.meet(lambda: CLOUDS["s3"].delete(fs.inner, paths)),
-    close=lambda fs: CLOUDS["s3"].close(fs.inner),
-)
+def _faulty(kind: str) -> Cloud:
+    cloud = CLOUDS[kind]
+    return cloud._replace(
+        driver="omniq_nb.testing.clouds:FaultyFilesystem",
+        arguments=lambda options: cloud.arguments(options) | {"cloud": kind},
+        listing=lambda fs, path: fs.faults.meet(lambda: cloud.listing(fs.inner, path)),
+        delete=lambda fs, paths: fs.faults.meet(lambda: cloud.delete(fs.inner, paths)),
+        close=lambda fs: cloud.close(fs.inner),
+    )
 
 
-class FaultyS3Place(BucketPlace):
-    """A place on a real server whose requests meet `Faults`: ``storage_options["faults"]``."""
+class FaultyPlace(BucketPlace):
+    """A place on a real server whose requests meet `Faults`: ``storage_options["faults"]``.
 
-    def __init__(self, location: str | None, options: S3Options) -> None:
-        super().__init__(FAULTY_S3, options)
+    Parameters
+    ----------
+    kind : str
+        Of which cloud, of `CLOUDS`.
+    options : S3Options, GcsOptions or AzureOptions
+        Where it is and who asks.
+    """
+
+    def __init__(self, kind: str, options: S3Options | GcsOptions | AzureOptions) -> None:
+        super().__init__(_faulty(kind), options)

@@ -1,31 +1,55 @@
 """Real processes that work on a store, and can be killed, stopped and resumed.
 
 A child opens one store and then does what it is told, one order after the other. Orders may be
-sent ahead: the child is then busy whenever it dies. A child imports no test library.
+sent ahead: the child is then busy whenever it dies.
+
+Children are forked from a process that has imported what stores need and does nothing else (a
+"fork server"; it knows nothing of the test): importing anew would cost each child a second, which
+is most of what many of them do.
 """
 
 import asyncio
+import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from multiprocessing.connection import Connection, Pipe
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from omniq_nb.models.task import LIVE, Settle, State
 from omniq_nb.storage.base import Store, TaskQueue
 from omniq_nb.testing.places import Recipe
 
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext  # Windows has none
+
 Order = str | Callable[..., Coroutine[Any, Any, Any]]
 """A method of the store, or a module-level coroutine function that is given the store."""
 
+IMPORTED = (
+    __name__,
+    "omniq_nb.storage.file",
+    "omniq_nb.storage.sql",
+    "omniq_nb.storage.objects.results",
+    "omniq_nb.storage.objects.events",
+    "omniq_nb.storage.buckets",
+    *("adlfs", "asyncpg", "gcsfs", "nats", "redis.asyncio", "s3fs"),
+)
+"""What children find imported. Whatever is not installed is passed over."""
+
 PATIENCE = 120.0
 """Seconds after which a silent child is a failure. Only a hang ever waits so long."""
+
+
+@cache
+def _forking() -> "ForkServerContext":
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTED))
+    return context
 
 
 class Died(Exception):
@@ -45,12 +69,8 @@ class Process:
 
     def __init__(self, recipe: Recipe, component: str) -> None:
         ours, theirs = Pipe()
-        program = f"from {__name__} import main; main({theirs.fileno()})"
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", program],
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+        self._child = _forking().Process(target=main, args=(theirs, dict(os.environ)), daemon=True)
+        self._child.start()
         theirs.close()
         self._pipe = ours
         self._pipe.send((recipe, component))
@@ -85,7 +105,7 @@ class Process:
     def kill(self) -> None:
         """End it at once, whatever it is doing (``kill -9``)."""
         self._child.kill()
-        self._child.wait()
+        self._child.join()
 
     def last_words(self) -> list[Any]:
         """Give the answers that a killed child had sent and nobody has read."""
@@ -97,11 +117,15 @@ class Process:
 
     def stop(self) -> None:
         """Freeze it, as a closed laptop lid would."""
-        self._child.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a frozen child go on."""
-        self._child.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._child.pid is not None
+        os.kill(self._child.pid, number)
 
     def __enter__(self) -> Self:
         return self
@@ -111,9 +135,10 @@ class Process:
         self._pipe.close()
 
 
-def main(descriptor: int) -> None:
+def main(pipe: Connection, environment: dict[str, str]) -> None:
     """Be the child: follow the orders that come through the pipe until it is closed."""
-    pipe = Connection(descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
     recipe, component = pipe.recv()
     store = getattr(recipe.place(), component)()
     with asyncio.Runner() as runner:

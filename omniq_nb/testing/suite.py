@@ -99,9 +99,16 @@ class Suite:
                 stack.enter_context(Process(shared, self.component)) for _ in range(count)
             ]
 
-    def test_processes_open_and_close_it_at_the_same_time(self, start: StartProcesses) -> None:
+    @pytest.fixture
+    def reopenings(self) -> int:
+        """How often each of several processes opens a store: less where that takes requests."""
+        return 150
+
+    def test_processes_open_and_close_it_at_the_same_time(
+        self, start: StartProcesses, reopenings: int
+    ) -> None:
         processes = start(3)
         for process in processes:
-            process.start(reopen, 150)
+            process.start(reopen, reopenings)
         for process in processes:
             process.answer()

@@ -234,6 +234,63 @@ async def test_leases_are_told_by_the_clouds_clock_when_ours_is_wrong(ahead, mon
     await closed([right, wrong])
 
 
+@pytest.mark.parametrize("ahead", [-30.0, 30.0])
+async def test_whoever_waits_tells_what_is_due_by_the_clouds_clock_when_ours_is_wrong(
+    ahead, monkeypatch
+):
+    world = World()
+    world.ahead = ahead  # as if the clock of who connects next were wrong by as much
+    place = world.place()
+    queue = place.task_queue()
+    await queue.open()
+    world.ahead = 0.0
+    clock = time.time
+    await queue.add([task("soon", available_at=clock() + 15)])
+    monkeypatch.setattr(time, "time", lambda: clock() - ahead)
+    before = place.connection.usage
+    await queue.wait(["default"], 0.0)
+    assert place.connection.usage.reads > before.reads, "it is not due: there may be news"
+    monkeypatch.setattr(time, "time", lambda: clock() - ahead + 20)
+    before = place.connection.usage
+    await queue.wait(["default"], 5.0)
+    assert place.connection.usage == before, "it is due: nothing need be asked"
+    monkeypatch.undo()
+    await queue.close()
+
+
+async def test_what_others_wrote_just_now_is_not_abandoned_because_our_clock_is_days_ahead(
+    monkeypatch,
+):
+    world = World()
+    days = 3 * 86400.0
+    world.ahead = -days  # as if the clock of who connects next were wrong by as much
+    place = world.place()
+    queue = place.task_queue()
+    await queue.open()
+    world.ahead = 0.0
+    await queue.put_bundle("bundle", b"needed soon")
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + days)
+    await queue.purge(0.0)
+    monkeypatch.undo()
+    assert await queue.get_bundle("bundle") == b"needed soon"
+    await queue.close()
+
+
+async def test_whoever_opens_a_bucket_need_not_read_many_entries(monkeypatch):
+    monkeypatch.setattr(replica, "CHECKPOINT_ENTRIES", 100)
+    world = World()
+    (queue,) = await opened(world, 1)
+    for number in range(90):
+        await queue.add([task(f"t{number}")])
+    newest = max(path for path in world.objects if path.startswith("b/queue/checkpoints/"))
+    entries = [path for path in world.objects if path.startswith("b/queue/log/")]
+    assert len(entries) == 90
+    covered = int(newest.rpartition("/")[2].partition(".")[0])
+    assert 90 - covered <= 100 / 4 * 2 + 1
+    await closed([queue])
+
+
 async def test_what_is_quiet_is_asked_about_less_than_once_a_second():
     """Not after ten seconds of quiet here, but after as many as it says."""
     world = World()

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -17,6 +18,7 @@ from omniq_nb.storage.probe import probe
 from omniq_nb.testing import Recipe
 from omniq_nb.testing.processes import Process
 from omniq_nb.testing.servers.buckets import BUCKET
+from omniq_nb.testing.suite import opened
 
 SERVERS = {"moto": "S3Place", "seaweed": "S3Place", "azurite": "AzurePlace", "google": "GcsPlace"}
 
@@ -30,10 +32,26 @@ def place_in(backend):
     return StorageBackendFactory.create_place(where)
 
 
+AT_ONCE = 8
+
+
+async def is_ready(queue):
+    """Whoever answers is open."""
+
+
 async def compete(queue, names):
-    """Create objects that others create, too; tell which were won."""
+    """Create objects that others create, too, several at once; tell which were won."""
     connection = queue._replica.log._connection
-    return [name for name in names if await connection.create(name, secrets.token_bytes(16))]
+    room = asyncio.Semaphore(AT_ONCE)
+    won = []
+
+    async def create(name):
+        async with room:
+            if await connection.create(name, secrets.token_bytes(16)):
+                won.append(name)
+
+    await asyncio.gather(*map(create, names))
+    return won
 
 
 @each_server
@@ -41,14 +59,15 @@ def test_of_three_processes_one_wins_in_200_of_200(servers, kind):
     backend = servers(kind).backend()
     recipe = Recipe(f"omniq_nb.storage.buckets:{SERVERS[kind]}", (None, backend.options()))
     names = [f"race/{number}" for number in range(200)]
-    processes = [Process(recipe, "task_queue") for _ in range(3)]
-    try:
+    with ExitStack() as stack:
+        processes = [stack.enter_context(Process(recipe, "task_queue")) for _ in range(3)]
+        for process in processes:
+            process.start(is_ready)
+        for process in processes:
+            process.answer()
         for process in processes:
             process.start(compete, names)
         won = [process.answer() for process in processes]
-    finally:
-        for process in processes:
-            process.__exit__()
     assert sorted(name for some in won for name in some) == sorted(names)
 
 
@@ -189,3 +208,19 @@ def test_a_second_query_fetches_nothing_that_it_has(servers):
         await events.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in ("seaweed", "google")],
+)
+async def test_more_objects_than_a_page_of_a_listing_are_listed_and_deleted(servers, kind):
+    place = place_in(servers(kind).backend())
+    async with opened(place.event_storage()):
+        names = [f"{number:04}" for number in range(1_001)]
+        connection = place.connection
+        await connection.put_all({f"many/{name}": b"" for name in names})
+        found = await connection.list("many")
+        assert sorted(one.name for one in found) == names
+        await connection.delete(f"many/{name}" for name in names)
+        assert await connection.list("many") == []

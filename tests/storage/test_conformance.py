@@ -132,6 +132,10 @@ class Places:
             constructor, arguments(tmp_path / str(next(numbers)), servers), private
         )
 
+    @pytest.fixture
+    def reopenings(self, configuration: str) -> int:
+        return 25 if CONFIGURATIONS[configuration].server else 150
+
 
 class TestTaskQueue(Places, TaskQueueSuite):
     pass

@@ -65,6 +65,7 @@ class BucketLog(PiecewiseLog):
     slow = False
     poll = (0.05, 4.0)
     rest = 5.0
+    dear = 4  # each is a request of its own
 
     def __init__(self, connection: Connection, folder: str) -> None:
         self._connection = connection
@@ -216,7 +217,7 @@ class BucketLog(PiecewiseLog):
 
     async def blobs(self) -> dict[str, bool]:
         """By the time at which they were written."""
-        horizon = time.time() - ABANDONED
+        horizon = time.time() + self.ahead - ABANDONED
         found = await self._connection.list(f"{self._folder}/blobs")
         return {blob.name: blob.modified < horizon for blob in found}
 

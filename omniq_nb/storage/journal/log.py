@@ -161,7 +161,15 @@ class StoredLog(Log):
 
     A log that is not stored has one replica, whose state is the only truth.
     The methods about blobs and `confirm` are safe without the replica's lock.
+
+    Attributes
+    ----------
+    dear : int
+        How many times as dear as in a folder it is to read an entry: so many times as often a
+        checkpoint spares it to whoever opens the log.
     """
+
+    dear: ClassVar[int] = 1
 
     @abstractmethod
     async def confirm(self) -> None:

@@ -451,7 +451,7 @@ class Replica(Generic[F]):
 
     def _is_known(self, at: float | None) -> bool:
         """Whether it need not be asked when something is due: it is, or news come by themselves."""
-        return self._listening is not None or (at is not None and at <= time.time())
+        return self._listening is not None or (at is not None and at <= self.now())
 
     async def _known(self) -> F | None:
         """Fold what was heard of, and give the state, if it is known at all."""
@@ -528,7 +528,7 @@ class Replica(Generic[F]):
     def _checkpoint_is_due(self) -> bool:
         if self.stored is None:
             return False
-        entries = (CHECKPOINT_ENTRIES + self._dumped // 10_000) * self._patience
+        entries = (CHECKPOINT_ENTRIES + self._dumped // 10_000) / self.stored.dear * self._patience
         return (
             self._next - 1 - self._covered > entries
             or self._bytes > max(CHECKPOINT_BYTES, self._dumped) * self._patience
