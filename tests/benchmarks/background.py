@@ -1,6 +1,6 @@
 """Background workers: how soon they work, how fast, how soon a kernel finds its work again.
 
-``python -m tests.benchmarks.background`` prints the figures, each the median of three.
+``python -m tests.benchmarks.background`` writes ``docs/benchmarks-background.md``.
 """
 
 import os
@@ -14,6 +14,9 @@ from pathlib import Path
 from omniq_nb import OmniQ
 from tests.benchmarks.measure import seconds
 from tests.benchmarks.ours import N, nothing, place
+from tests.benchmarks.page import Row, table, taken
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks-background.md"
 
 RUNS = 3
 
@@ -82,26 +85,50 @@ def reattach(store: str, folder: Path) -> float:
     return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
 
+MEASURES: dict[str, Callable[[str, Path], float]] = {
+    "first": first,
+    "reattach": reattach,
+    "threads": lambda *place: drain(*place, n=2),
+    "background": lambda *place: drain(*place, n=2, kind="background"),
+    "background threads": lambda *place: drain(*place, n=2, kind="background", isolation="thread"),
+    "cores": cores,
+}
+
+INTRODUCTION = """# Benchmarks of background workers
+
+Written by `python -m tests.benchmarks.background`: medians of three rounds, all taking turns.
+{taken} No-op tasks, unless said; results and events are stored. Each background worker has a child
+process for the tasks, unless said: what a task does to its process costs that task alone.
+"""
+
+
+def rows(f: dict[str, float]) -> list[Row]:
+    """What is shown of one store."""
+    threads = "2 threads of the kernel"
+    return [
+        Row("start of 4 workers to first task done", f["first"], "s", "2 seconds", 2, 1, True),
+        Row("a new kernel finds 20,000 tasks", f["reattach"], "s", "1 second", 1, 1, True),
+        Row("drain, 2 workers", f["background"], "/s", threads, f["threads"], 1),
+        Row("the same without children", f["background threads"], "/s", threads, f["threads"], 1),
+        Row("tasks that compute, 2 workers", f["cores"], "x", "1 worker", 1, 1.8),
+    ]
+
+
 def main() -> None:
-    """Measure, taking turns, and print."""
-    measures: dict[str, Callable[[str, Path], float]] = {
-        "start of 4 to first task done, s": first,
-        "reattach a batch of 20,000, s": reattach,
-        "drain, 2 threads of this process, /s": lambda *a: drain(*a, n=2),
-        "drain, 2 background workers, /s": lambda *a: drain(*a, n=2, kind="background"),
-        "drain, 2 of them with threads, /s": lambda *a: drain(
-            *a, n=2, kind="background", isolation="thread"
-        ),
-        "CPU-bound, 2 background workers over 1": cores,
-    }
+    """Measure, and write the page."""
+    lines = [INTRODUCTION.format(taken=taken())]
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_STATE_HOME"] = os.environ["XDG_CONFIG_HOME"] = name
-        for store in ("sqlite", "file"):
-            taken = [
-                [measure(store, Path(name)) for measure in measures.values()] for _ in range(RUNS)
+        for store, title in (("sqlite", "SQLite"), ("file", "File")):
+            rounds = [
+                [measure(store, Path(name)) for measure in MEASURES.values()] for _ in range(RUNS)
             ]
-            for what, values in zip(measures, zip(*taken, strict=True), strict=True):
-                print(f"{store}: {what}: {statistics.median(values):,.2f}", flush=True)
+            medians = map(statistics.median, zip(*rounds, strict=True))
+            figures = dict(zip(MEASURES, medians, strict=True))
+            lines += [f"## {title}", "", *table(rows(figures)), ""]
+    page = "\n".join(lines)
+    PAGE.write_text(page, encoding="utf-8")
+    print(page)
 
 
 if __name__ == "__main__":
