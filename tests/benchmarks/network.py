@@ -180,10 +180,11 @@ NAMES = {"postgres": "PostgreSQL", "redis": "Redis", "nats": "NATS"}
 NOTES = {"redis": " Server and Python have a core each."}
 
 
-def section(word: str, figures: dict[str, Figures]) -> str:
+def section(word: str, figures: dict[str, Figures], load: float) -> str:
     """What the page says of a backend, below its name."""
     rows = BACKENDS[word][1](figures)
-    return "\n".join(["", taken() + NOTES.get(word, ""), "", *table(rows)])
+    about = f"{taken()} The machine's load was {load:.1f} at the beginning.{NOTES.get(word, '')}"
+    return "\n".join(["", about, "", *table(rows)])
 
 
 def insert(word: str, text: str) -> None:
@@ -209,9 +210,10 @@ def main() -> None:
                 server.settings = SETTINGS[word]
                 if isinstance(server, RedisServer):
                     server.password = "benchmark"  # some peers do not decode what a URL encodes
+                load, _, _ = os.getloadavg()
                 with on_cores(word == "redis", server):
                     figures = medians(BACKENDS[word][0](server.url), 1 if quick else RUNS)
-            text = section(word, figures)
+            text = section(word, figures, load)
             print(f"## {NAMES[word]}\n{text}\n\n{figures}")
             if not quick:
                 insert(word, text)
