@@ -131,7 +131,7 @@ class Submission:
         if task_id is None:
             task_id = derived_id("key", name, options.key) if options.key else random_id()
         common, call = _common(name, options), (args, dict(kwargs))
-        return self._task(common, function, packed, call, options, task_id, bundles)
+        return self._task(common, function, packed, call, task_id, bundles)
 
     def template(
         self,
@@ -191,9 +191,7 @@ class Submission:
                 if number > 1:
                     task_id = f"{task_id}-{number}"
             tasks.append(
-                self._task(
-                    common, function, packed, call, options, task_id, bundles, constants, position
-                )
+                self._task(common, function, packed, call, task_id, bundles, constants, position)
             )
         return batch, tasks
 
@@ -203,7 +201,6 @@ class Submission:
         function: Function,
         packed: bytes,
         call: Call,
-        options: TaskOptions,
         task_id: str,
         bundles: Bundles | None,
         constants: Mapping[str, str] | None = None,
@@ -211,7 +208,6 @@ class Submission:
     ) -> Task:
         """One task for one call: what it has in common with others, and its own."""
         args, kwargs = call
-        now = time.time()
         encoded = self._codec.encode_call(
             packed,
             args,
@@ -227,15 +223,13 @@ class Submission:
             call=encoded,
             bundles=self._codec.bundles_of(encoded) if bundles and bundles.payloads else (),
             arguments=arguments_json(function, args, kwargs),
-            created_at=now,
-            available_at=now + options.delay if options.eta is None else options.eta,
-            expires_at=None if options.ttl is None else now + options.ttl,
             position=position,
         )
 
 
 def _common(name: str, options: TaskOptions, batch: str | None = None) -> Task:
-    """What all tasks of one function have in common. It has no id yet."""
+    """What tasks of one function have in common that are submitted now. It has no id yet."""
+    now = time.time()
     return Task(
         id="",
         name=name,
@@ -244,6 +238,9 @@ def _common(name: str, options: TaskOptions, batch: str | None = None) -> Task:
         priority=options.priority,
         tags=options.tags,
         metadata=options.metadata,
+        created_at=now,
+        available_at=now + options.delay if options.eta is None else options.eta,
+        expires_at=None if options.ttl is None else now + options.ttl,
         timeout=options.timeout,
         result_ttl=options.result_ttl,
         retry=options.retry,

@@ -38,9 +38,9 @@ end
 
 -- Most tasks are new and wait for nobody: they are stored as they came.
 local function add_plain(rows, stored)
-  local standings, seen = {}, {}
+  local standings, seen, n = {}, {}, 0 -- to count is quicker than to ask for a length
   for _, place in ipairs(places) do
-    place.come = {}
+    place.come, place.n = {}, 0
   end
   for i, row in ipairs(rows) do
     local id = row[1]
@@ -48,10 +48,11 @@ local function add_plain(rows, stored)
       refuse()
     else
       seen[id] = true
-      local number = accept(id)
-      standings[#standings + 1], standings[#standings + 2] = id, row[4] .. cmsgpack.pack(number)
-      local come = places[row[2]].come
-      come[#come + 1], come[#come + 2] = row[3], member_of(id, number)
+      local number, place = accept(id), places[row[2]]
+      local come, m = place.come, place.n
+      standings[n + 1], standings[n + 2] = id, row[4] .. cmsgpack.pack(number)
+      come[m + 1], come[m + 2] = row[3], member_of(id, number)
+      n, place.n = n + 2, m + 2
     end
   end
   each('HSET', TASKS, standings)
