@@ -1,7 +1,8 @@
 """Connections to Redis: how they are made, a pool of them, and one that listens.
 
-All of them belong to one event loop of one process. The driver connects, logs in and reads
-answers; what it would do beyond that (retry, pool, pipeline) we do ourselves.
+All of them belong to one event loop of one process. The driver connects and logs in, and reads
+what the listener hears; what it would do beyond that (command and answer, retry, pool) we do
+ourselves.
 
 Not here: what errors mean (`words`) and trying again (`database`).
 """
