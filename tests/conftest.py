@@ -71,7 +71,9 @@ def leftovers(mark: str) -> list[str]:
                 left.append(f"process {process.pid}: {process.cmdline()}")
     listening = ours.net_connections("inet")
     left += [str(one.laddr) for one in listening if one.status == psutil.CONN_LISTEN]
-    files = [file for file in Path(tempfile.gettempdir()).iterdir() if file.name[:5] != "pymp-"]
+    files = [
+        file for file in Path(tempfile.gettempdir()).iterdir() if not file.name.startswith("pymp-")
+    ]
     return left + [f"file {file}" for file in files]
 
 

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from omniq_nb.config.options import AzureOptions
 from omniq_nb.errors import StoreUnavailable
-from omniq_nb.storage.buckets import connection as connections
 from omniq_nb.storage.buckets.clouds import CLOUDS
 from omniq_nb.storage.buckets.place import AzurePlace, GcsPlace, S3Place
 from omniq_nb.testing.suite import opened
@@ -27,7 +26,6 @@ def nobody(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(connections, "CONNECTING", 0.5)
 
 
 @pytest.fixture

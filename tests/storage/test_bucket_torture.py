@@ -105,11 +105,14 @@ def test_workers_with_faults_are_killed_and_nothing_is_lost_or_doubled(servers, 
 
 def main(kinds):
     for kind in kinds:
-        with tempfile.TemporaryDirectory() as made, Servers(lambda kind: Path(made, kind)) as all:
+        with (
+            tempfile.TemporaryDirectory() as made,
+            Servers(lambda kind: Path(made, kind)) as servers,
+        ):
             told_to = Path(made, "told")
             told_to.mkdir()
             started = time.monotonic()
-            states, told, killed = torture(all(kind), told_to, 5_000, kills=10_000)
+            states, told, killed = torture(servers(kind), told_to, 5_000, kills=10_000)
             lost = sum(state is not State.SUCCEEDED for state in states)
             doubled = len(told) - len(set(told))
             print(

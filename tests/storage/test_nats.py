@@ -601,9 +601,9 @@ class TestBreaks:
                         await until(partial(queued_at_most, queue, left), "workers work")
                         place = chance.randrange(len(workers))
                         workers[place].kill()
-                        workers[place] = start()
                         if turn == 3:
                             own.restart()
+                        workers[place] = start()
                     settled = sum(worker.answer() for worker in workers)
                 assert 0 < settled <= 2_000
                 assert await queue.counts() == {("default", State.SUCCEEDED): 2_000}

@@ -868,9 +868,9 @@ async def test_killed_workers_and_a_restarted_server_lose_and_double_nothing(
                 await queue.add([task(name) for name in names[part : part + 500]])
                 await asyncio.sleep(0.5)
                 random.Random(kill).choice(workers[-3:]).kill()
-                start()
                 if kill == 3:
                     await asyncio.to_thread(own.restart)
+                start()
             start()
             await until(over, "all tasks are done", 60)
         finally:
