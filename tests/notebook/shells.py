@@ -1,6 +1,7 @@
 """A notebook within the test: an `InteractiveShell` with the magics loaded."""
 
 import atexit
+import sys
 import time
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from traitlets.config import Config
 @contextmanager
 def notebook():
     """A shell that is the only one, as in a kernel."""
+    main = sys.modules["__main__"]  # the shell puts its own in the place, and leaves it there
     InteractiveShell.clear_instance()
     config = Config()
     config.HistoryManager.enabled = False
@@ -27,6 +29,7 @@ def notebook():
         shell.atexit_operations()
         atexit.unregister(shell.atexit_operations)
         InteractiveShell.clear_instance()
+        sys.modules["__main__"] = main
 
 
 class Notebook:

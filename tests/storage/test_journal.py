@@ -10,7 +10,7 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -443,9 +443,17 @@ def test_an_interrupt_while_publishing_leaves_the_queue_whole(
     assert opened(tmp_path).counts() == {("default", State.RUNNING): 2}
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C works: in the background of a shell it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_ctrl_c_waits_until_the_state_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ctrl_c: None, stored: bool
 ) -> None:
     queue = Driven(JournalTaskQueue(FileLog(tmp_path) if stored else MemoryLog()))
     queue.open()
