@@ -16,6 +16,11 @@ class Bell:
         self._lock = threading.Lock()
         self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
+    @property
+    def listened_to(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._listeners)
+
     def ring(self) -> None:
         """Wake every listener. Safe from any thread."""
         if not self._listeners:

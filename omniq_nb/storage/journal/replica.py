@@ -64,6 +64,10 @@ CHECKPOINT_BYTES = 4 * 1024 * 1024
 COMPANY = 3
 """Turns of the event loop that it takes from a ring of the bell to the command of who heard it."""
 
+MOMENT = 0.0005
+"""Seconds that who was woken by an entry has to write the next one, before the disk is kept busy
+with the first: the file system would make it wait for that."""
+
 T = TypeVar("T")
 C = TypeVar("C", bound=msgspec.Struct)
 
@@ -376,6 +380,8 @@ class Replica(Generic[F]):
                     end = self._next
                 # If not, a claim took the command along, and it was confirmed with the last one.
                 if safe and self._confirmed < end:
+                    if self.bell.listened_to:
+                        time.sleep(MOMENT)
                     finish(self._confirm())
                     self._confirmed = end
             return answer
