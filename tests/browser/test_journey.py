@@ -62,11 +62,12 @@ async def choose(select: Locator, word: str) -> None:
     raise AssertionError(f"{word!r} is not chosen by typing it")
 
 
-async def tab(panel: Locator, name: str, *keys: str) -> None:
-    """Go to a tab of the panel that is so many arrows away from the one that is open."""
+async def tab(panel: Locator, name: str, control: str, *keys: str) -> None:
+    """Go to a tab that is so many arrows away, and wait for what is in it: the kernel sends it."""
     await press(panel.page, *keys, "Enter")
     wanted = panel.get_by_role("tab", name=name)
     await expect(wanted).to_have_attribute("aria-selected", "true")
+    await expect(panel.get_by_label(control, exact=True)).to_be_visible(timeout=CELL)
 
 
 async def to_the_notebook(page: Page) -> None:
@@ -96,7 +97,7 @@ async def test_connect_start_watch_ask_restart_and_find_it_again(notebook, page,
     await press(page, "Enter")
     await expect(panel.get_by_text("Connected: omniq")).to_be_visible(timeout=CELL)
     await focus(page, "Backends", "Shift+Tab")
-    await tab(panel, "Workers", "ArrowRight")
+    await tab(panel, "Workers", "Kind", "ArrowRight")
     await focus(page, "Kind")
     await choose(panel.get_by_label("Kind"), "background")
     await focus(page, "Start")
@@ -123,7 +124,7 @@ async def test_connect_start_watch_ask_restart_and_find_it_again(notebook, page,
     workers = panel.get_by_role("group", name="Workers")
     await expect(workers).to_contain_text("background", timeout=CELL)
     await focus(page, "Workers")
-    await tab(panel, "Explore", "ArrowRight", "ArrowRight")
+    await tab(panel, "Explore", "SQL", "ArrowRight", "ArrowRight")
     await focus(page, "SQL")
     await press(page, "ControlOrMeta+a")
     await page.keyboard.type("SELECT sum(value::int) AS total FROM results WHERE batch = 'squares'")
@@ -131,7 +132,7 @@ async def test_connect_start_watch_ask_restart_and_find_it_again(notebook, page,
     await press(page, "Enter")
     await expect(panel.get_by_role("cell", name="328350", exact=True)).to_be_visible(timeout=CELL)
     await focus(page, "Explore", "Shift+Tab")
-    await tab(panel, "Workers", "ArrowLeft", "ArrowLeft")
+    await tab(panel, "Workers", "Kind", "ArrowLeft", "ArrowLeft")
     await focus(page, "Kind")
     await choose(panel.get_by_label("Kind"), "background")
     await focus(page, "Stop")
