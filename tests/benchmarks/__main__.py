@@ -13,7 +13,7 @@ import tempfile
 import venv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.benchmarks.page import Row, number, table, taken
 
@@ -25,6 +25,7 @@ TABLE = ROOT / "docs" / "benchmarks.md"
 RUNS = 3
 
 Figures = dict[str, Any]
+T = TypeVar("T", float, Figures)
 
 
 def run(command: list[str]) -> Figures:
@@ -52,9 +53,9 @@ def ours(what: str, store: str) -> Figures:
     return run([sys.executable, "-m", "tests.benchmarks.ours", what, store, "FOLDER"])
 
 
-def medians(measures: dict[str, Callable[[], Figures]], runs: int = RUNS) -> dict[str, Figures]:
+def medians(measures: dict[str, Callable[[], T]], runs: int = RUNS) -> dict[str, T]:
     """Several rounds of all measures in turn, and the median of each figure."""
-    rounds: dict[str, list[Figures]] = {name: [] for name in measures}
+    rounds: dict[str, list[T]] = {name: [] for name in measures}
     for turn in range(runs):
         for name, measure in measures.items():
             print(f"round {turn + 1} of {runs}: {name}", file=sys.stderr)

@@ -4,21 +4,20 @@
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from omniq_nb import OmniQ
+from tests.benchmarks.__main__ import ROOT, medians
 from tests.benchmarks.measure import seconds
 from tests.benchmarks.ours import N, nothing, place
 from tests.benchmarks.page import Row, table, taken
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks-background.md"
-
-RUNS = 3
+PAGE = ROOT / "docs" / "benchmarks-background.md"
 
 REATTACH = """
 from time import perf_counter
@@ -120,11 +119,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_STATE_HOME"] = os.environ["XDG_CONFIG_HOME"] = name
         for store, title in (("sqlite", "SQLite"), ("file", "File")):
-            rounds = [
-                [measure(store, Path(name)) for measure in MEASURES.values()] for _ in range(RUNS)
-            ]
-            medians = map(statistics.median, zip(*rounds, strict=True))
-            figures = dict(zip(MEASURES, medians, strict=True))
+            figures = medians(
+                {what: partial(measure, store, Path(name)) for what, measure in MEASURES.items()}
+            )
             lines += [f"## {title}", "", *table(rows(figures)), ""]
     page = "\n".join(lines)
     PAGE.write_text(page, encoding="utf-8")

@@ -9,13 +9,11 @@ them; a request that was repeated counts again.
 import asyncio
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from omniq_nb.storage.factory import StorageBackendFactory
 from omniq_nb.testing.servers import Servers
 from omniq_nb.testing.servers.buckets import BucketServer
 from tests.benchmarks.__main__ import ROOT, RUNS, Figures, medians
+from tests.benchmarks.page import taken
 
 TABLE = ROOT / "docs" / "benchmarks-buckets.md"
 
@@ -344,8 +343,7 @@ def document(f: dict[str, Figures], tasks: int, rows: int, segments: int, runs: 
         "",
         "Written by `python -m tests.benchmarks.buckets`: "
         + (f"medians of {runs} rounds, in which all took turns." if runs > 1 else "one round."),
-        f"Taken {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()} on "
-        f"{os.cpu_count()} cores ({platform.machine()}), which clients and servers share.",
+        f"{taken().removesuffix('.')}, which clients and servers share.",
         "The servers are emulators: what the way to a real cloud adds to each request is not in "
         "these",
         "figures, but the number of requests is. No-op tasks; results and events are stored, and "

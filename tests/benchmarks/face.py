@@ -6,8 +6,6 @@ the median of several runs, each with a kernel and a page of its own.
 
 import asyncio
 import json
-import os
-import platform
 import re
 import shutil
 import statistics
@@ -16,7 +14,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from playwright.async_api import (
     expect,
 )
 
+from tests.benchmarks.page import taken
 from tests.browser.conftest import FLAGS
 from tests.browser.jupyter import ROOT, JupyterServer
 from tests.browser.pages import Notebook, open_tab
@@ -327,8 +325,7 @@ def written(found: Figures, runs: str) -> str:
         "# Benchmarks in the notebook",
         "",
         f"Written by `python -m tests.benchmarks.face`: {runs}.",
-        f"Taken {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()} on "
-        f"{os.cpu_count()} cores ({platform.machine()}).",
+        taken(),
         about,
         "| what | measured | at most | |",
         "|---|---:|---:|---|",
