@@ -68,7 +68,7 @@ class Codec:
     # ---------------------------------------------------------------- calls
 
     def pack_function(
-        self, function: Callable[..., object], bundles: Bundles | None = None
+        self, function: Callable[..., object], bundles: Bundles | None = None, calls: int = 1
     ) -> bytes:
         """Pack a function once, for any number of calls.
 
@@ -78,6 +78,8 @@ class Codec:
             Any.
         bundles : Bundles, optional
             Is given what is large; unless given, the packed function holds all.
+        calls : int
+            For how many calls: what takes much room in all of them together is large.
 
         Raises
         ------
@@ -87,7 +89,9 @@ class Codec:
             Strict mode forbids it.
         """
         share = None if bundles is None else partial(self._share, bundles, _BYTES)
-        return pack_function(function, strict=self.strict, allow=self.allow, share=share)
+        return pack_function(
+            function, strict=self.strict, allow=self.allow, share=share, calls=calls
+        )
 
     def share_constants(self, kwargs: Mapping[str, object], bundles: Bundles) -> dict[str, str]:
         """Make bundles of large keyword arguments that many calls have: each object once.

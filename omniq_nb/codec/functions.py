@@ -57,7 +57,12 @@ _in_bundles = msgspec.msgpack.Decoder(_InBundles)
 
 
 def pack_function(
-    function: Function, *, strict: bool, allow: Sequence[str], share: Share | None = None
+    function: Function,
+    *,
+    strict: bool,
+    allow: Sequence[str],
+    share: Share | None = None,
+    calls: int = 1,
 ) -> bytes:
     """A function as bytes.
 
@@ -71,6 +76,8 @@ def pack_function(
         Rules.
     share : callable, optional
         Makes bundles of what is large; unless given, the bytes hold all.
+    calls : int
+        How many calls will hold these bytes. What takes much room in all of them is large too.
 
     Raises
     ------
@@ -95,13 +102,15 @@ def pack_function(
         return False
 
     data = _by_value(function, beside)
-    if not arrays and len(data) <= BIG:
+    is_large = len(data) * calls > BIG
+    if not arrays and not is_large:
         return _BY_VALUE + _PYTHON + data
     names = tuple(share(array.raw()) for array in arrays)
-    parts = _InBundles(b"", share(data), names) if len(data) > BIG else _InBundles(data, "", names)
+    parts = _InBundles(b"", share(data), names) if is_large else _InBundles(data, "", names)
     return _IN_BUNDLES + _PYTHON + msgspec.msgpack.encode(parts)
 
 
+@lru_cache(256)
 def bundles_of_function(packed: bytes) -> tuple[str, ...]:
     """The names of the bundles that a packed function needs."""
     return _in_bundles.decode(packed[3:]).names if packed[:1] == _IN_BUNDLES else ()

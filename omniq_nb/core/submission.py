@@ -165,7 +165,8 @@ class Submission:
         known is not enqueued again. Equal calls within one batch are told apart by number.
         """
         function = plain_function(function)
-        packed = self._codec.pack_function(function, bundles)
+        calls = list(calls)
+        packed = self._codec.pack_function(function, bundles, len(calls))
         task_name = options.name or function_name(function)
         unique = random_id()
         batch = name or f"{task_name.rpartition('.')[2]}-{unique}"

@@ -51,6 +51,28 @@ def test_what_a_function_captures_is_stored_once(tmp_path, url):
         assert again.results(timeout=60)[1] == MEGABYTES_4 - 1
 
 
+@pytest.mark.parametrize("kind", ["thread", "async", "process"])
+def test_the_function_of_a_long_batch_is_stored_once(tmp_path, kind):
+    def plain(i):
+        return i + 1
+
+    async def coroutine(i):
+        return i + 1
+
+    plain.__doc__ = coroutine.__doc__ = text = "a long story " * 2000
+    n = BIG // len(text)
+    with OmniQ(f"sqlite:///{tmp_path}/tasks.db") as oq:
+        batches = [oq.map(function, range(n)) for function in (plain, coroutine)]
+        one = oq.submit(plain, 1)
+        assert stored(tmp_path) < BIG
+        assert one.info().bundles == (), "it is not worth it for one task"
+        oq.workers.start(2, kind)
+        for batch in batches:
+            assert batch.results(timeout=60) == list(range(1, n + 1))
+            assert len(oq.handle(batch.ids[-1]).info().bundles) == 1
+        assert one.result(timeout=60) == 2
+
+
 @pytest.mark.parametrize("kind", ["thread", "async", "process", "process-per-task"])
 def test_every_kind_of_worker_has_the_data(tmp_path, kind):
     table, words = np.ones(MEGABYTES_4), [str(number) for number in range(200_000)]

@@ -49,6 +49,7 @@ class AsyncExecutor(Executor):
         self._thread = threading.Thread(target=self._serve, name="omniq async", daemon=True)
         self._stopping = asyncio.Event()
         self._active: dict[asyncio.Task[Outcome | None], Attempt] = {}
+        self._fetched: set[str] = set()  # names of bundles
 
     def start(self) -> None:
         """Start the thread of the loop."""
@@ -147,8 +148,11 @@ class AsyncExecutor(Executor):
     async def _run(self, attempt: Attempt) -> Outcome | None:
         """Make the attempt. None: it is a plain function's, and handed over."""
         try:
-            if attempt.task.bundles:  # not on this loop: others run on it
+            if not self._fetched.issuperset(attempt.task.bundles):
+                # Not on this loop, where others run; only what had to make way since is fetched
+                # again on it.
                 await asyncio.to_thread(lambda: [*map(attempt.fetch, attempt.task.bundles)])
+                self._fetched.update(attempt.task.bundles)
             function, args, kwargs = attempt.enter()
             if not _is_async(function):
                 return self._hand_over(attempt)
