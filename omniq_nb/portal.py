@@ -7,9 +7,46 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+
+class _Call(Generic[T]):
+    """A coroutine that another thread waits for.
+
+    `asyncio.run_coroutine_threadsafe` makes two futures and chains them, which takes as long as
+    sending a small task to a server nearby.
+
+    Attributes
+    ----------
+    over : lock
+        Can be acquired once the coroutine has ended.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.over = threading.Lock()
+        self.over.acquire()
+        self._coroutine = coroutine
+
+    def start(self) -> None:
+        """Run it. On the loop."""
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        """End it. On the loop, and after `start`."""
+        self._task.cancel()
+
+    def result(self) -> T:
+        """Give what it returned, or raise what it raised."""
+        __tracebackhide__ = True
+        return self._task.result()
+
+    def _end(self, task: "asyncio.Task[T]") -> None:
+        if not task.cancelled():
+            task.exception()  # who was interrupted does not ask for it any more
+        self.over.release()
 
 
 class LoopThread:
@@ -45,12 +82,14 @@ class LoopThread:
                 "this would wait for itself: code that runs on omniq's own event loop must use "
                 "AsyncOmniQ, not OmniQ"
             )
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        call = _Call(coroutine)
+        self.loop.call_soon_threadsafe(call.start)
         try:
-            return future.result()
+            call.over.acquire()
         except KeyboardInterrupt:
-            future.cancel()
+            self.loop.call_soon_threadsafe(call.cancel)
             raise
+        return call.result()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

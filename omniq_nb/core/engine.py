@@ -53,6 +53,11 @@ class Engine:
         What tasks get unless the user says otherwise.
     result_format : str
         How plain values are packed: the result storage's `serialization_format`.
+
+    Attributes
+    ----------
+    immediate : bool
+        Whether all stores may be used without an event loop, from any thread.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Engine:
         self.folder = working_directory()
         self.identity = identity_of(config)
         self.stores = stores
+        self.immediate = all(store.immediate for store in self._each())
         self.codec = codec
         self.defaults = defaults
         self.result_format = result_format
@@ -80,11 +86,6 @@ class Engine:
         self.workers: list[LocalWorker] = []
         self.schedules_changed = Bell()  # rung by this client's own changes
         self._told: set[str] = set()
-
-    @property
-    def immediate(self) -> bool:
-        """Whether all stores may be used without an event loop, from any thread."""
-        return all(store.immediate for store in self._each())
 
     async def open(self) -> None:
         """Open the stores, each once, and bind to the running loop."""

@@ -9,8 +9,8 @@ Not here: what errors mean (`words`) and trying again (`database`).
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence, Set
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -86,12 +86,16 @@ class Wire(asyncio.Protocol):
         )
         self._loop = asyncio.get_running_loop()
         self._awaited: asyncio.Future[Any] | None = None
+        self._late_at = 0.0
+        self._watched = False
         self._transport.set_protocol(self)
 
     async def ask(self, command: bytes, timeout: float) -> Any:
         """Send a command and wait for the answer."""
         self._awaited = self._loop.create_future()
-        late = self._loop.call_later(timeout, self._fail, TimeoutError())
+        self._late_at = self._loop.time() + timeout
+        if not self._watched:
+            self._watch()
         try:
             self._transport.write(command)
             return await self._awaited
@@ -103,8 +107,16 @@ class Wire(asyncio.Protocol):
             self.close()
             raise
         finally:
-            late.cancel()
             self._awaited = None
+
+    def _watch(self) -> None:
+        """See whether the command takes too long: one timer does for many short commands."""
+        left = self._late_at - self._loop.time()
+        self._watched = self._awaited is not None and left > 0
+        if self._watched:
+            self._loop.call_later(left, self._watch)
+        else:
+            self._fail(TimeoutError())  # if there is any
 
     def close(self) -> None:
         """Disconnect."""
@@ -199,18 +211,18 @@ class Pool:
         self._places = asyncio.Semaphore(options.max_connections)
         self._closed = False
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[Slot]:
-        """Lend a slot."""
-        async with self._places:
-            slot = self._free.pop() if self._free else self._new()
-            try:
-                yield slot
-            finally:
-                if self._closed:
-                    slot.close()
-                else:
-                    self._free.append(slot)
+    async def take(self) -> Slot:
+        """Lend a slot. It must be given back."""
+        await self._places.acquire()
+        return self._free.pop() if self._free else self._new()
+
+    def give_back(self, slot: Slot) -> None:
+        """Have others use it."""
+        if self._closed:
+            slot.close()
+        else:
+            self._free.append(slot)
+        self._places.release()
 
     def _new(self) -> Slot:
         self._made += 1
@@ -250,17 +262,20 @@ class Listener:
         self.live = False
         self.news = 0
 
-    @contextmanager
-    def hear(self, queues: Sequence[str]) -> Iterator[asyncio.Event]:
-        """Listen from now on, for these queues: look once more, then await the event."""
+    def listen(self, queues: Sequence[str]) -> asyncio.Event:
+        """Listen from now on, for these queues: look once more, then await the event.
+
+        `forget` the event in the end.
+        """
         if self._task is None:
             self._task = asyncio.create_task(self._listen_for_ever(), name="omniq listens")
         heard = asyncio.Event()
         self._waiting[heard] = frozenset(queue.encode() for queue in queues)
-        try:
-            yield heard
-        finally:
-            del self._waiting[heard]
+        return heard
+
+    def forget(self, heard: asyncio.Event) -> None:
+        """Nobody awaits this event any more."""
+        del self._waiting[heard]
 
     async def stop(self) -> None:
         """Listen no more."""

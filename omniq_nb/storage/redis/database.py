@@ -10,8 +10,7 @@ Not here: connections (`connections`), words for errors (`words`), what is sent 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -71,8 +70,11 @@ class RedisDatabase(Remote[_Session]):
 
     async def _prepare(self, session: _Session) -> None:
         """See that the keys are such as we know."""
-        async with session.pool.slot() as slot:
+        slot = await session.pool.take()
+        try:
             found = int(await self._persist(slot, OPEN, self._words(slot, (VERSION,)), True))
+        finally:
+            session.pool.give_back(slot)
         if found > VERSION:
             raise StoreVersionError(
                 f"The keys with the prefix {self._options.prefix!r} on {self._place} "
@@ -98,14 +100,22 @@ class RedisDatabase(Remote[_Session]):
         parts : sequence of bytes
             More of it, already packed, where it may be much.
         """
-        async with self._session().pool.slot() as slot:
+        pool = self._session().pool
+        slot = await pool.take()
+        try:
             return await self._persist(slot, script, self._words(slot, request, parts))
+        finally:
+            pool.give_back(slot)
 
     async def command(self, *words: Word) -> Any:
         """Send a command that may be carried out twice, and give the answer."""
         self._check_size(word for word in words if isinstance(word, bytes))
-        async with self._session().pool.slot() as slot:
+        pool = self._session().pool
+        slot = await pool.take()
+        try:
             return await self._persist(slot, None, words)
+        finally:
+            pool.give_back(slot)
 
     def _words(self, slot: Slot, request: object, parts: Sequence[bytes] = ()) -> list[Word]:
         """Give the keys and arguments of a script."""
@@ -158,18 +168,7 @@ class RedisDatabase(Remote[_Session]):
 
     # ---------------------------------------------------------------- waiting
 
-    @contextmanager
-    def hear(self, queues: Sequence[str]) -> Iterator[tuple[Listener, asyncio.Event]]:
-        """Listen whether something may be due in these queues; see `Listener`."""
-        listener = self._session().listener
-        with listener.hear(queues) as heard:
-            yield listener, heard
-
     @property
-    def news(self) -> int:
-        """How often this loop heard, or may have missed, that something may be due."""
-        return self._session().listener.news
-
-    def wake(self, queues: Iterable[str]) -> bool:
-        """Wake those of this loop who wait for these queues. Whether there are any."""
-        return self._session().listener.wake({queue.encode() for queue in queues})
+    def listener(self) -> Listener:
+        """What hears, for this loop, that something may be due."""
+        return self._session().listener

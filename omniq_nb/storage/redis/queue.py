@@ -8,7 +8,6 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -72,7 +71,7 @@ class _Look(NamedTuple):
     news : int
         How often there had been news before.
     due_at : float
-        When the next task is due, by this process's clock.
+        When the next task is due, by the loop's clock.
     """
 
     queues: tuple[str, ...]
@@ -96,7 +95,8 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
         places, parts = packed_tasks(tasks)
         queues = frozenset(queue for queue, _ in places)
         request = (places, revive, any(task.depends_on for task in tasks))
-        if database.wake(queues) and self._arrival is None:
+        anybody_waits = database.listener.wake({queue.encode() for queue in queues})
+        if anybody_waits and self._arrival is None:
             added = asyncio.get_running_loop().create_future()
             self._arrival = arrival = _Arrival(queues, request, parts, added)
             try:
@@ -114,7 +114,7 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
     ) -> list[Task]:
         """Lease; see `TaskQueue`."""
         request = (queues, limit, lease, worker, MAX_LOST, LOST_ERROR)
-        arrival, news = self._arrival, self._database.news
+        arrival, news = self._arrival, self._database.listener.news
         if arrival is None or arrival.queues.isdisjoint(queues):
             pieces, due_in = await self._database.run(scripts.CLAIM, request)
         else:
@@ -122,7 +122,8 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
             pieces, due_in = await self._add_and_claim(arrival, request)
         self._look = None
         if due_in is not None:
-            self._look = _Look(tuple(queues), news, time.monotonic() + float(due_in or math.inf))
+            due_at = asyncio.get_running_loop().time() + float(due_in or math.inf)
+            self._look = _Look(tuple(queues), news, due_at)
         return [task_of(*piece) for piece in steps(pieces, 3)]
 
     async def _add_and_claim(self, arrival: _Arrival, request: object) -> Any:
@@ -193,28 +194,36 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
 
     async def wait(self, queues: Sequence[str], timeout: float) -> None:
         """Listen, and look when the next task is due; see `TaskQueue`."""
-        ends_at = time.monotonic() + timeout
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + timeout
         database = self._database
-        with database.hear(queues) as (listener, heard):
+        listener = database.listener
+        heard = listener.listen(queues)
+        try:
             look, self._look = self._look, None
             if look is not None and look[:2] != (tuple(queues), listener.news):
                 look = None
-            while (left := ends_at - time.monotonic()) > 0:
+            while loop.time() < ends_at:
                 if look is not None and listener.live:
-                    due_in = look.due_at - time.monotonic()
+                    due_at = look.due_at
                 else:
                     found = await database.run(scripts.DUE_IN, (queues,))
-                    due_in = float(found or math.inf)
+                    due_at = loop.time() + float(found or math.inf)
                 look = None
-                if due_in <= 0:
+                if due_at <= loop.time():
                     return
                 hears = listener.live
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, due_in, math.inf if hears else POLL)):
-                        await heard.wait()
-                    if hears:
-                        return
-                    heard.clear()  # it hears again, that is all: look once more
+                look_at = min(ends_at, due_at, math.inf if hears else loop.time() + POLL)
+                alarm = loop.call_at(look_at, heard.set)
+                try:
+                    await heard.wait()
+                finally:
+                    alarm.cancel()
+                if hears and loop.time() < look_at:
+                    return
+                heard.clear()  # it is time, or it hears again, that is all: look once more
+        finally:
+            listener.forget(heard)
 
     async def counts(self) -> dict[tuple[str, State], int]:
         """Read the counters; see `TaskQueue`."""
