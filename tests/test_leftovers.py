@@ -21,7 +21,7 @@ def test_processes_are_noticed_however_far_down_they_are():
     pid = int(parent.stdout)
     assert any(f"process {pid}:" in one for one in leftovers(os.environ[MARK]))
     os.kill(pid, 9)
-    until(lambda: not any(f"{pid}" in one for one in leftovers(os.environ[MARK])), "it is gone")
+    until(lambda: is_gone(pid), "it is gone")
 
 
 def test_a_child_that_has_a_store_is_noticed(tmp_path):
@@ -29,7 +29,13 @@ def test_a_child_that_has_a_store_is_noticed(tmp_path):
     with Process(recipe, "task_queue") as child:
         pid = child.run(own_pid)
         assert any(f"process {pid}:" in one for one in leftovers(os.environ[MARK]))
-    until(lambda: not any(f"{pid}" in one for one in leftovers(os.environ[MARK])), "it is gone")
+    until(lambda: is_gone(pid), "it is gone")
+
+
+def is_gone(pid):
+    """Whether neither the process is left nor a zombie of it."""
+    kinds = tuple(f"{kind} {pid}" for kind in ("process", "zombie"))
+    return not any(one.partition(":")[0] in kinds for one in leftovers(os.environ[MARK]))
 
 
 async def own_pid(queue):
