@@ -76,24 +76,25 @@ def postgres_rows(f: dict[str, Figures]) -> list[Row]:
 
 
 def redis(url: str) -> Measures:
-    """The peers and we, on Redis."""
-    return {
-        **{
-            name: lambda script=script: peer(script, url)  # type: ignore[misc]
-            for name, script in {
-                "dramatiq": "dramatiq_redis.py",
-                "arq": "arq_redis.py",
-                "streaq": "streaq_redis.py",
-                "rq": "rq_redis.py",
-                "huey": "huey_redis.py",
-                "taskiq": "taskiq_lists.py",
-                "limits": "redis_limits.py",
-            }.items()
-        },
-        "enqueue": lambda: ours("enqueue", url),
-        "drain": lambda: ours("drain", url),
-        "latency": lambda: ours("latency", url),
+    """The peers and we, on Redis. What is compared is measured one right after the other."""
+    theirs = {
+        name: lambda script=script: peer(script, url)  # type: ignore[misc]
+        for name, script in {
+            "dramatiq": "dramatiq_redis.py",
+            "arq": "arq_redis.py",
+            "limits": "redis_limits.py",
+            "streaq": "streaq_redis.py",
+            "rq": "rq_redis.py",
+            "huey": "huey_redis.py",
+            "taskiq": "taskiq_lists.py",
+        }.items()
     }
+    mine = {
+        what: lambda what=what: ours(what, url)  # type: ignore[misc]
+        for what in ("drain", "enqueue", "latency")
+    }
+    order = ("dramatiq", "arq", "drain", "limits", "streaq", "rq", "enqueue", "huey", "latency")
+    return {name: (theirs | mine)[name] for name in (*order, "taskiq")}
 
 
 def redis_rows(f: dict[str, Figures]) -> list[Row]:
