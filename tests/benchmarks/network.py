@@ -120,9 +120,9 @@ def nats(url: str) -> Measures:
     """The peer and we, on NATS."""
     return {
         "taskiq": lambda: peer("taskiq_jetstream.py", url),
+        "latency": lambda: ours("latency", url),
         "enqueue": lambda: ours("enqueue", url),
         "drain": lambda: ours("drain", url),
-        "latency": lambda: ours("latency", url),
     }
 
 
