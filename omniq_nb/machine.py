@@ -214,7 +214,7 @@ class Machine:
         """See `Extend`."""
         kept = []
         for claim in command.claims:
-            task = self._held(claim)
+            task = self._held(claim.id, claim.token)
             if task is not None:
                 task.available_at = command.now + command.lease
                 self._index(task)
@@ -225,7 +225,7 @@ class Machine:
         """See `SettleAll`."""
         settled = []
         for outcome in command.outcomes:
-            task = self._held(Claim(outcome.id, outcome.token))
+            task = self._held(outcome.id, outcome.token)
             settled.append(task is not None)
             if task is None:
                 continue
@@ -339,9 +339,9 @@ class Machine:
         task.available_at = command.now + command.lease
         self._index(task)
 
-    def _held(self, claim: Claim) -> Task | None:
-        task = self.tasks.get(claim.id)
-        if task is None or task.state is not State.RUNNING or task.token != claim.token:
+    def _held(self, task_id: str, token: int) -> Task | None:
+        task = self.tasks.get(task_id)
+        if task is None or task.state is not State.RUNNING or task.token != token:
             return None
         return task
 
@@ -379,7 +379,9 @@ class Machine:
         `_dependents` tells more, a revived task may not depend on it any more, and in the order
         in which they were blocked, which a machine rebuilt from a checkpoint cannot know.
         """
-        waiting_ids = set(self._dependents.get(needed_id, ()))
+        if needed_id not in self._dependents:
+            return []
+        waiting_ids = set(self._dependents[needed_id])
         known = [self.tasks[task_id] for task_id in waiting_ids if task_id in self.tasks]
         waiting = [t for t in known if t.state is State.BLOCKED and needed_id in t.depends_on]
         return sorted(waiting, key=lambda task: task.seq)
