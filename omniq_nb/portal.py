@@ -39,9 +39,15 @@ class _Call(Generic[T]):
         self._task.cancel()
 
     def result(self) -> T:
-        """Give what it returned, or raise what it raised."""
+        """Give what it returned, or raise what it raised. Only once."""
         __tracebackhide__ = True
-        return self._task.result()
+        task = self._task
+        # Else an exception would refer to this frame, and the frame to the exception.
+        del self._task
+        try:
+            return task.result()
+        finally:
+            del task
 
     def _end(self, task: "asyncio.Task[T]") -> None:
         if not task.cancelled():
