@@ -1,7 +1,8 @@
 """Waiting for tasks to end, whoever runs them.
 
-A worker of this process tells at once; for tasks that run elsewhere the queue is asked, less
-often the more there is to ask about. Waiting never touches the work.
+A worker of this process tells at once; for tasks that run elsewhere the queue is asked, about
+some at a time: what it costs to ask, and how late the last of many is heard of, does not grow
+with their number. Waiting never touches the work.
 
 A task may be queued again, and waited for again, while news of its attempt before is on the
 way. So whoever brings news says *since* when it holds (`Outcomes.now`, before the queue was
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from itertools import islice
 
 from omniq_nb.errors import UnknownTask
 from omniq_nb.models.result import Result
@@ -25,6 +27,12 @@ POLL_LAST = 0.25
 
 POLL_SHARE = 0.05
 """The share of the time that asking may take."""
+
+AT_ONCE = 2000
+"""The most tasks that are asked about at once, while waiting."""
+
+NEWS = 0.25
+"""If this share of them has ended, there is more news to be had: it is asked again at once."""
 
 
 def result_of(task: Task) -> Result:
@@ -57,7 +65,7 @@ class Waiting:
     """
 
     def __init__(self, ids: Iterable[str], on_result: Callable[[Result], None] | None) -> None:
-        self.open = set(ids)
+        self.open = dict.fromkeys(ids)  # in the order in which they probably end
         self.results: dict[str, Result] = {}
         self.done: Future[dict[str, Result]] = Future()
         self.number = 0  # given by `Outcomes`: who came earlier has a lower one
@@ -65,7 +73,7 @@ class Waiting:
 
     def settle(self, result: Result) -> None:
         """One of them ended."""
-        self.open.discard(result.task_id)
+        self.open.pop(result.task_id, None)
         self.results[result.task_id] = result
         if self._on_result is not None:
             self._on_result(result)
@@ -93,6 +101,7 @@ class Outcomes:
         self._lock = threading.RLock()
         self._waiting: dict[str, list[Waiting]] = {}
         self._came = 0
+        self._turn = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: asyncio.Task[None] | None = None
         self._poll_soon = asyncio.Event()
@@ -126,7 +135,8 @@ class Outcomes:
             waiting.number = self._came
             for task_id in waiting.open:
                 self._waiting.setdefault(task_id, []).append(waiting)
-        await self._ask(tuple(waiting.open))
+        ids, since = list(waiting.open), self.now()
+        await self._tell(ids, await self._look(ids), since)
         if not waiting.done.done() and self._loop is not None:
             self._loop.call_soon_threadsafe(self._keep_asking)
         return waiting
@@ -182,11 +192,12 @@ class Outcomes:
     async def _poll(self) -> None:
         pause = POLL_FIRST
         while self._waiting:
-            with self._lock:
-                ids = list(self._waiting)
+            ids, since = self._some(), self.now()
             started = time.monotonic()
-            await self._ask(ids)
+            tasks = await self._look(ids)
             took = time.monotonic() - started
+            if await self._tell(ids, tasks, since) >= NEWS * len(ids):
+                continue
             pause = max(min(pause * 1.5, POLL_LAST), took / POLL_SHARE)
             self._poll_soon.clear()
             try:
@@ -195,9 +206,17 @@ class Outcomes:
                 continue
             pause = POLL_FIRST
 
-    async def _ask(self, ids: Sequence[str]) -> None:
-        """Ask the queue about these tasks and publish those that ended."""
-        since = self.now()
+    def _some(self) -> list[str]:
+        """Choose whom to ask about: those who have waited longest, and all others in turn."""
+        half = AT_ONCE // 2
+        with self._lock:
+            begin = half + self._turn
+            turn = list(islice(self._waiting, begin, begin + half))
+            self._turn = self._turn + half if len(turn) == half else 0
+            return [*islice(self._waiting, half), *turn]
+
+    async def _look(self, ids: Sequence[str]) -> list[Task | None]:
+        """Ask the queue how these tasks stand."""
         tasks = await self._stores.task_queue.get(ids)
         now = time.time()
         overdue = [
@@ -212,6 +231,10 @@ class Outcomes:
             # No worker may ever come to say so.
             await self._stores.task_queue.transition(overdue, State.EXPIRED)
             tasks = await self._stores.task_queue.get(ids)
+        return tasks
+
+    async def _tell(self, ids: Sequence[str], tasks: Sequence[Task | None], since: int) -> int:
+        """Publish those that ended. How many that were."""
         for task_id, task in zip(ids, tasks, strict=True):
             if task is None:
                 self._unknown(task_id, since)
@@ -225,6 +248,7 @@ class Outcomes:
                 ],
                 since,
             )
+        return len(ended)
 
     def _unknown(self, task_id: str, since: int) -> None:
         error = UnknownTask(f"no task {task_id!r} is known: it was purged, or never added")
