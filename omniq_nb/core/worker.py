@@ -43,11 +43,12 @@ BEAT = 2.0
 PREFETCH_SECONDS = 0.1
 """Short tasks are claimed ahead: as many as this much time is worth."""
 
-PREFETCH_LIMIT = 256
+PREFETCH_LIMIT = 1024
 """The most that is claimed ahead for each slot."""
 
-GATHERING = 0.05
-"""Where each request costs money: seconds for which outcomes gather while there is more to run."""
+GATHERING, GATHERING_LOOK = 0.05, 0.005
+"""Seconds for which outcomes gather while there is much more to run, and between two looks at how
+much: to store many together costs little more than to store one."""
 
 HOARDING = 1.0
 """A task that runs this long makes its worker give back what it had claimed ahead."""
@@ -262,11 +263,20 @@ class Worker:
 
     async def _finish_some(self) -> None:
         await self._finished.wait()
-        if self._stores.task_queue.rest and self._executor.backlog():
-            await asyncio.sleep(GATHERING)
+        await self._gather()
         async with self._finishing:
             self._finished.clear()
             await self._finish(*self._executor.take())
+
+    async def _gather(self) -> None:
+        """Let outcomes gather as long as more than half of what was claimed is not started.
+
+        Where each request costs money, as long as anything is not started.
+        """
+        share = 0.0 if self._stores.task_queue.rest else 0.5
+        until = time.monotonic() + GATHERING
+        while self._executor.backlog() > share * len(self._held) and time.monotonic() < until:
+            await asyncio.sleep(GATHERING_LOOK)
 
     async def _finish(self, outcomes: list[Outcome], progress: list[Progress]) -> None:
         """Put results, settle, then tell: in that order."""
