@@ -40,6 +40,10 @@ PROGRESS_EVERY = 0.05
 """Seconds between two progress reports that are sent."""
 
 
+NOBODY = Task(id="", name="")
+"""In the place of the task in an outcome: the parent has it."""
+
+
 class Hello(msgspec.Struct, kw_only=True):
     """The first frame to a child. The key travels here, where no other process sees it."""
 
@@ -116,8 +120,7 @@ class Child:
                 self._attempt = Attempt(task, codec, hello.prefer, self._report, self._fetch)
                 outcome = self._attempt.run(coroutines)
                 self._attempt = None
-                # The parent has the task; what it wants back is the rest.
-                outcome.task = Task(id=task.id, name=task.name)
+                outcome.task = NOBODY
                 for stream in (sys.stdout, sys.stderr):
                     stream.flush()
                 # Before the next permit is read: what is under way when this process dies is

@@ -55,6 +55,12 @@ class Receiver:
         """Whether something of the next frame is here already."""
         return bool(self._data)
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the next frame is here already."""
+        data = self._data
+        return len(data) >= 8 and len(data) >= 8 + int.from_bytes(data[:8], "big")
+
     def wait(self, seconds: float) -> bool:
         """Whether a frame, or the end, came or began to come within that time. Not on Windows."""
         if self._data:

@@ -41,11 +41,15 @@ AHEAD = 0.005
 UNKNOWN = 1.0
 """Seconds that a task is thought to take in a child that has made no attempt yet."""
 
-MOST = 32
+MOST = 128
 """The most tasks that are ahead in one child."""
 
 MOST_BYTES = 1 << 15
 """The most bytes ahead: a pipe holds them, so that nobody waits who sends them."""
+
+MOMENT = 0.0005
+"""Seconds for which the outcomes of tasks that take less gather in the pipe: to be woken for each
+takes longer than such a task."""
 
 MOST_PRINTED = 1 << 20
 """Bytes of output that are kept at most before nothing is sent ahead, and they are forgotten."""
@@ -53,8 +57,10 @@ MOST_PRINTED = 1 << 20
 PATIENCE = 0.02
 """Seconds that a child may be at one task before what is ahead goes to whoever is free."""
 
+Reply = Ended | Progress | Wanted
+
 _REQUESTS = msgspec.msgpack.Encoder()
-_REPLIES = msgspec.msgpack.Decoder(Ended | Progress | Wanted)
+_REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 class ProcessExecutor(SlotExecutor):
@@ -125,6 +131,7 @@ class _ProcessSlot(Slot):
         self._seconds = UNKNOWN
         self._number = 0
         self._unsent: list[Task] = []
+        self._early: Reply | None = None  # what the child said of the attempt to come
 
     def __exit__(self, *_: object) -> None:
         self._close()
@@ -142,6 +149,7 @@ class _ProcessSlot(Slot):
                 self._seconds = UNKNOWN
                 self._number = 0
                 self._unsent = []
+                self._early = None
             except OSError as error:
                 self._trouble = describe(error)
 
@@ -220,8 +228,7 @@ class _ProcessSlot(Slot):
         end = None
         try:
             outcome, end = self._converse(attempt, child)
-            # A long attempt counts at once, a short one slowly.
-            self._seconds = max(outcome.finished_at - outcome.started_at, self._seconds / 2, 1e-6)
+            self._learn(outcome)
             if outcome.to is State.CANCELLED and attempt.reason is None:
                 child.broken = True
                 outcome = attempt.fail(WorkerLost("the process was told to end (SIGTERM)"))
@@ -244,9 +251,7 @@ class _ProcessSlot(Slot):
                 child.send(*tasks)
         patience = time.monotonic() + PATIENCE
         while True:
-            if self.ahead and not child.replies.wait(patience - time.monotonic()):
-                self._take_back()
-            reply = _REPLIES.decode(child.replies.receive())
+            reply = self._heard(child, patience)
             if isinstance(reply, Wanted):
                 child.send(_delivery(attempt, reply.name))
             elif isinstance(reply, Ended):
@@ -255,6 +260,48 @@ class _ProcessSlot(Slot):
             elif reply.task.id == attempt.task.id and not attempt.over:
                 reply.task = attempt.task
                 attempt.report(reply)
+
+    def _heard(self, child: "_Child", patience: float) -> Reply:
+        """Wait for what the child says next. After some time nothing is ahead of it any more."""
+        if self._early is not None:
+            reply, self._early = self._early, None
+            return reply
+        if self.ahead and not child.replies.pending:
+            if self._seconds < MOMENT:
+                time.sleep(MOMENT)
+            if not child.replies.wait(patience - time.monotonic()):
+                self._take_back()
+        return _REPLIES.decode(child.replies.receive())
+
+    def over(self) -> list[Outcome]:
+        """Give the outcomes of what was ahead that are heard of already."""
+        child = self._child
+        if child is None or self._early is not None:
+            return []
+        ends: list[Ended] = []
+        while child.replies.whole:
+            reply = _REPLIES.decode(child.replies.receive())
+            # Anything but an end in good order is for the attempt to deal with.
+            if not isinstance(reply, Ended) or reply.outcome.to is State.CANCELLED:
+                self._early = reply
+                break
+            ends.append(reply)
+        with self._lock:
+            # Fewer, if they were abandoned meanwhile.
+            given = [self.ahead.popleft() for _ in range(min(len(ends), len(self.ahead)))]
+        outcomes = []
+        for number, (one, end) in enumerate(zip(given, ends, strict=False), 1):
+            outcome = end.outcome
+            outcome.task = one.task
+            idle = number == len(given) and not self.ahead
+            outcome.output = child.output(None if idle else end.printed)
+            self._learn(outcome)
+            outcomes.append(outcome)
+        return outcomes
+
+    def _learn(self, outcome: Outcome) -> None:
+        """How long an attempt takes: a long one counts at once, a short one slowly."""
+        self._seconds = max(outcome.finished_at - outcome.started_at, self._seconds / 2, 1e-6)
 
     def _lost(self, attempt: Attempt, child: "_Child") -> Outcome:
         ending = child.end()

@@ -66,6 +66,10 @@ class Slot(AbstractContextManager["Slot"]):
     def run(self, attempt: Attempt) -> Outcome:
         """Make the attempt that `next` gave the task of."""
 
+    def over(self) -> list[Outcome]:
+        """Give the outcomes of what was ahead, as far as it is over already."""
+        return []
+
     # The executor's lock is held while these are called.
 
     def next(self, queued: OrderedDict[str, Task], share: int) -> Given | None:
@@ -198,6 +202,8 @@ class SlotExecutor(Executor):
                     attempt = self._next(slot)
                     if attempt is not None:
                         self._settle(attempt, slot.run(attempt))
+                        for outcome in slot.over():
+                            self._publish(outcome)
         finally:
             with self._lock:
                 self._threads.discard(thread)
