@@ -24,7 +24,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -231,8 +231,8 @@ class Segments:
             store_schema=False,
         )
         # Spare us reading them; nobody looks for them there before the segment is listed.
-        self._own[path] = rows.select(self.kind.shown.names)
-        self._cache.put((path, 0, tuple(rows.column_names)), rows)
+        self._own[path] = self._shown(rows)
+        self._cache.put(self._key(path), rows)
         while len(self._own) > OWN:
             self._own.popitem(last=False)
         self.bucket.write({path: data.getvalue().to_pybytes()})
@@ -306,7 +306,7 @@ class Segments:
             return False
         self.bucket.delete([*fresh, *others])
         for path in fresh:
-            self._cache.drop((path, 0, tuple(self.kind.schema.names)))
+            self._cache.drop(self._key(path))
         for number in sorted(self._manifest_numbers()):
             if number <= manifest.version - MANIFESTS_KEPT:
                 self.bucket.delete([self._manifest_path(number)])
@@ -438,18 +438,14 @@ class Segments:
                 if path not in known and (own := self._own.pop(path, None)) is not None:
                     known[path] = own
             missing = [path for path in view.fresh if path not in known]
-            names = self.kind.shown.names
-            known.update(zip(missing, self._read_whole(missing, names), strict=True))
+            # Whole, into the cache: who looks for a row here soon wants all of it.
+            known.update((path, self._shown(rows)) for path, rows in self._whole(missing))
             self._fresh = {path: known[path] for path in view.fresh}
             return self._fresh
 
     def whole(self, paths: Sequence[str]) -> dict[str, pa.Table]:
         """Give fresh segments with all their columns; our own recent ones are still in memory."""
-        names = self.kind.schema.names
-        found = {path: self._cache.get((path, 0, tuple(names))) for path in paths}
-        missing = [path for path, rows in found.items() if rows is None]
-        found.update(zip(missing, self._read_whole(missing, names), strict=True))
-        return found
+        return dict(self._whole(paths))
 
     def read_group(self, path: str, group: int, columns: Sequence[str]) -> pa.Table:
         """Read some columns of one row group, or remember them."""
@@ -466,7 +462,7 @@ class Segments:
 
     def reread(self, path: str) -> pa.Table:
         """Read a whole segment anew, past what is remembered of it."""
-        (rows,) = self._read_whole([path], self.kind.schema.names)
+        ((_, rows),) = self._read_whole([path])
         return rows
 
     def groups(self, segments: Iterable[Segment]) -> list[Group]:
@@ -516,8 +512,28 @@ class Segments:
         except pa.ArrowException as error:
             raise self._damaged(path, error) from error
 
-    def _read_whole(self, paths: Sequence[str], columns: Sequence[str]) -> list[pa.Table]:
-        tables = []
+    def _shown(self, rows: pa.Table) -> pa.Table:
+        return rows.select(self.kind.shown.names)
+
+    def _whole(self, paths: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Read fresh segments, or remember them."""
+        missing = []
+        for path in paths:
+            rows = self._cache.get(self._key(path))
+            if rows is None:
+                missing.append(path)
+            else:
+                yield path, rows
+        for path, rows in self._read_whole(missing):
+            self._cache.put(self._key(path), rows)
+            yield path, rows
+
+    def _key(self, path: str) -> Key:
+        """Under which the cache has a fresh segment."""
+        return path, 0, tuple(self.kind.schema.names)
+
+    def _read_whole(self, paths: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+        names = self.kind.schema.names
         for path, data in zip(paths, self.bucket.read(paths), strict=True):
             if data is None:
                 self._relist_at = 0.0
@@ -525,11 +541,10 @@ class Segments:
             try:
                 # These settings suit small files: threads and read-ahead cost more than they give.
                 file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
-                rows = file.read(list(columns), use_threads=False)
+                rows = file.read(names, use_threads=False)
             except pa.ArrowException as error:
                 raise self._damaged(path, error) from error
-            tables.append(self._conform(rows, columns))
-        return tables
+            yield path, self._conform(rows, names)
 
     def _conform(self, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
         """Give the columns in this order; those that an older version did not know are null."""
