@@ -145,9 +145,11 @@ class Machine:
         self.workers: dict[str, WorkerInfo] = {info.id: info for info in workers}
         self.seq = seq
         # Both heaps hold entries that may have gone stale: `_current` tells. `_later` is by
-        # time and feeds `_ready`, which is in claim order.
+        # time and feeds `_ready`, which is in claim order. What is due at one moment, as the
+        # leases of one claim are, is one entry there.
         self._ready: dict[str, list[tuple[int, float, int, str]]] = {}
-        self._later: dict[str, list[tuple[float, int, str]]] = {}
+        self._later: dict[str, list[tuple[float, int, list[tuple[int, str]]]]] = {}
+        self._entries = 0  # of `_later`, ever: no two compare equal
         self._dependents: dict[str, list[str]] = {}
         for task in tasks:
             self.tasks[task.id] = task
@@ -208,18 +210,19 @@ class Machine:
                 while len(claimed) < command.limit and (task := next(due, None)) is not None:
                     self._claim(task, command)
                     claimed.append(task)
+        leased = [task for task in claimed if task.state is State.RUNNING]
+        self._put_off(leased, command.now + command.lease)
         return claimed
 
     def extend(self, command: Extend) -> list[bool]:
         """See `Extend`."""
-        kept = []
-        for claim in command.claims:
-            task = self._held(claim.id, claim.token)
-            if task is not None:
-                task.available_at = command.now + command.lease
-                self._index(task)
-            kept.append(task is not None)
-        return kept
+        held = [self._held(claim.id, claim.token) for claim in command.claims]
+        kept = [task for task in held if task is not None]
+        deadline = command.now + command.lease
+        for task in kept:
+            task.available_at = deadline
+        self._put_off(kept, deadline)
+        return [task is not None for task in held]
 
     def settle(self, command: SettleAll) -> list[bool]:
         """See `SettleAll`."""
@@ -312,7 +315,7 @@ class Machine:
             ready, later = self._ready.get(queue, []), self._later.get(queue, [])
             while ready and not self._current(*ready[0][1:]):
                 heappop(ready)
-            while later and not self._current(*later[0]):
+            while later and not self._any_current(*later[0]):
                 heappop(later)
             times += [ready[0][1]] if ready else []
             times += [later[0][0]] if later else []
@@ -337,7 +340,6 @@ class Machine:
         task.started_at = command.now
         task.finished_at = None
         task.available_at = command.now + command.lease
-        self._index(task)
 
     def _held(self, task_id: str, token: int) -> Task | None:
         task = self.tasks.get(task_id)
@@ -396,35 +398,52 @@ class Machine:
                 ready = (-task.priority, task.available_at, task.seq, task.id)
                 heappush(self._ready.setdefault(task.queue, []), ready)
                 return
-            later = (task.available_at, task.seq, task.id)
-            heappush(self._later.setdefault(task.queue, []), later)
+            self._put_off([task], task.available_at)
 
-    def _current(self, available_at: float, seq: int, task_id: str) -> bool:
-        """Whether a heap's entry still speaks of this task: a revived one has a new `seq`."""
+    def _put_off(self, tasks: Iterable[Task], at: float) -> None:
+        """Place tasks that are due, or whose leases end, at a moment to come."""
+        later: dict[str, list[tuple[int, str]]] = {}
+        for task in tasks:
+            later.setdefault(task.queue, []).append((task.seq, task.id))
+        for queue, group in later.items():
+            self._entries += 1
+            heappush(self._later.setdefault(queue, []), (at, self._entries, group))
+
+    def _current(self, available_at: float, seq: int, task_id: str) -> Task | None:
+        """Give the task that a heap's entry still speaks of: a revived one has a new `seq`."""
         task = self.tasks.get(task_id)
-        return (
+        if (
             task is not None
             and task.available_at == available_at
             and task.seq == seq
             and task.state in (State.QUEUED, State.RUNNING)
-        )
+        ):
+            return task
+        return None
+
+    def _any_current(self, at: float, _: int, group: list[tuple[int, str]]) -> bool:
+        """Whether an entry of `_later` still speaks of any task. Those that went stale go."""
+        while group and not self._current(at, *group[-1]):
+            group.pop()
+        return bool(group)
 
     def _due(self, queue: str, now: float, grace: float) -> Generator[Task, None, None]:
         """Take due tasks out of the heaps, in claim order: the caller must place each again."""
         ready, later = self._ready.setdefault(queue, []), self._later.setdefault(queue, [])
         while later and later[0][0] <= now:
-            available_at, seq, task_id = heappop(later)
-            if self._current(available_at, seq, task_id):
-                task = self.tasks[task_id]
-                heappush(ready, (-task.priority, available_at, seq, task_id))
+            available_at, _, group = heappop(later)
+            for seq, task_id in group:
+                task = self._current(available_at, seq, task_id)
+                if task is not None:
+                    heappush(ready, (-task.priority, available_at, seq, task_id))
         unripe = []
         try:
             while ready:
                 entry = heappop(ready)
                 _, available_at, seq, task_id = entry
-                if not self._current(available_at, seq, task_id):
+                task = self._current(available_at, seq, task_id)
+                if task is None:
                     continue
-                task = self.tasks[task_id]
                 # Another writer's clock may be ahead of this one's, and grace may differ.
                 ripe = available_at + (grace if task.state is State.RUNNING else 0.0)
                 if ripe > now:

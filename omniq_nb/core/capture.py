@@ -221,7 +221,7 @@ def capturing() -> Iterator[None]:
 
 def renew() -> None:
     """Put splitters in place again if somebody replaced the streams meanwhile."""
-    if type(sys.stdout) is not Splitter or type(sys.stderr) is not Splitter:
+    if _users and not (type(sys.stdout) is type(sys.stderr) is Splitter):
         with _installing:
             if _users:
                 _install()

@@ -386,10 +386,10 @@ class Worker:
         if outcome.released:
             return [event(EventType.RELEASED, time.time(), task, worker=worker)]
         events = []
-        if task.claim not in self._announced:
-            events.append(event(EventType.STARTED, outcome.started_at, task, worker=worker))
-        else:
+        if self._announced and task.claim in self._announced:
             self._announced.discard(task.claim)
+        else:
+            events.append(event(EventType.STARTED, outcome.started_at, task, worker=worker))
         retried = settle.to is State.QUEUED
         events.append(
             event(

@@ -121,7 +121,8 @@ class QueueFold(Fold[Command]):
                 for outcome, was_settled in zip(command.outcomes, settled, strict=True):
                     if was_settled and outcome.to is State.SUCCEEDED:
                         task = self.machine.tasks[outcome.id]
-                        self._release(_Payload.of(task))
+                        if _is_big(task.call) or task.bundles:
+                            self._release(_Payload.of(task))
                         task.call, task.bundles = b"", ()
                 return settled
             case Purge():
