@@ -50,6 +50,18 @@ REQUEUEABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED})
 """Final states that a task may leave again, by hand or by resubmission."""
 
 
+# Python finds a name much sooner than a member of an enumeration, and the fold looks for many.
+BLOCKED, CANCELLED, EXPIRED, FAILED, QUEUED, RUNNING, SUCCEEDED = (
+    State.BLOCKED,
+    State.CANCELLED,
+    State.EXPIRED,
+    State.FAILED,
+    State.QUEUED,
+    State.RUNNING,
+    State.SUCCEEDED,
+)
+
+
 class Add(msgspec.Struct, tag="add", kw_only=True, omit_defaults=True):
     """Enqueue `tasks`. Outcome: for each, whether it was enqueued now.
 
@@ -188,7 +200,7 @@ class Machine:
             task = msgspec.structs.replace(
                 task,
                 seq=self.seq,
-                state=State.QUEUED,
+                state=QUEUED,
                 token=known.token if known else 0,
                 attempt=0,
                 lost=0,
@@ -210,7 +222,7 @@ class Machine:
                 while len(claimed) < command.limit and (task := next(due, None)) is not None:
                     self._claim(task, command)
                     claimed.append(task)
-        leased = [task for task in claimed if task.state is State.RUNNING]
+        leased = [task for task in claimed if task.state is RUNNING]
         self._put_off(leased, command.now + command.lease)
         return claimed
 
@@ -232,7 +244,7 @@ class Machine:
             settled.append(task is not None)
             if task is None:
                 continue
-            if outcome.to is not State.QUEUED:
+            if outcome.to is not QUEUED:
                 task.started_at = outcome.started_at
                 finished_at = outcome.finished_at
                 self._finish(
@@ -251,7 +263,7 @@ class Machine:
                 task.finished_at = outcome.finished_at
                 task.error = outcome.error
                 task.available_at = outcome.available_at
-            task.state = State.QUEUED
+            task.state = QUEUED
             self._index(task, command.now)
         return settled
 
@@ -263,15 +275,15 @@ class Machine:
             if task is None:
                 states.append(None)
                 continue
-            if command.to is State.CANCELLED and not task.state.final:
-                if task.state is State.RUNNING:
+            if command.to is CANCELLED and not task.state in FINAL:
+                if task.state is RUNNING:
                     task.token += 1  # what its worker still says is stale from now on
-                self._finish(task, State.CANCELLED, command.now, CANCELLED_ERROR)
-            elif command.to is State.EXPIRED and task.state in (State.QUEUED, State.BLOCKED):
+                self._finish(task, CANCELLED, command.now, CANCELLED_ERROR)
+            elif command.to is EXPIRED and task.state in (QUEUED, BLOCKED):
                 if task.expires_at is not None and task.expires_at <= command.now:
-                    self._finish(task, State.EXPIRED, command.now, EXPIRED_ERROR)
-            elif command.to is State.QUEUED and task.state in REQUEUEABLE:
-                task.state = State.QUEUED
+                    self._finish(task, EXPIRED, command.now, EXPIRED_ERROR)
+            elif command.to is QUEUED and task.state in REQUEUEABLE:
+                task.state = QUEUED
                 task.attempt = task.lost = 0
                 task.available_at = command.now
                 task.expires_at = None  # who requeues by hand wants it run
@@ -325,15 +337,15 @@ class Machine:
 
     def _claim(self, task: Task, command: ClaimDue) -> None:
         """Lease a due task, or end it if its time or its luck is over."""
-        if task.state is State.RUNNING:
+        if task.state is RUNNING:
             task.lost += 1
             if task.lost >= MAX_LOST:
-                self._finish(task, State.FAILED, command.now, LOST_ERROR)
+                self._finish(task, FAILED, command.now, LOST_ERROR)
                 return
         if task.expires_at is not None and task.expires_at <= command.now:
-            self._finish(task, State.EXPIRED, command.now, EXPIRED_ERROR)
+            self._finish(task, EXPIRED, command.now, EXPIRED_ERROR)
             return
-        task.state = State.RUNNING
+        task.state = RUNNING
         task.token += 1
         task.attempt += 1
         task.worker = command.worker
@@ -343,7 +355,7 @@ class Machine:
 
     def _held(self, task_id: str, token: int) -> Task | None:
         task = self.tasks.get(task_id)
-        if task is None or task.state is not State.RUNNING or task.token != token:
+        if task is None or task.state is not RUNNING or task.token != token:
             return None
         return task
 
@@ -352,10 +364,10 @@ class Machine:
         for needed_id in task.depends_on:
             needed = self.tasks.get(needed_id)
             if needed is not None and needed.state in REQUEUEABLE:
-                self._finish(task, State.CANCELLED, now, dependency_error(needed_id))
+                self._finish(task, CANCELLED, now, dependency_error(needed_id))
                 return
         if not all(map(self._succeeded, task.depends_on)):
-            task.state = State.BLOCKED
+            task.state = BLOCKED
         self._index(task, now)
 
     def _finish(self, task: Task, state: State, now: float, error: str | None) -> None:
@@ -365,15 +377,15 @@ class Machine:
             task, state, error = unfinished.pop()
             task.state, task.finished_at, task.error = state, now, error
             for waiting in self._waiting_for(task.id):
-                if state is not State.SUCCEEDED:
-                    unfinished.append((waiting, State.CANCELLED, dependency_error(task.id)))
+                if state is not SUCCEEDED:
+                    unfinished.append((waiting, CANCELLED, dependency_error(task.id)))
                 elif all(map(self._succeeded, waiting.depends_on)):
-                    waiting.state = State.QUEUED
+                    waiting.state = QUEUED
                     self._index(waiting, now)
 
     def _succeeded(self, task_id: str) -> bool:
         task = self.tasks.get(task_id)
-        return task is not None and task.state is State.SUCCEEDED
+        return task is not None and task.state is SUCCEEDED
 
     def _waiting_for(self, needed_id: str) -> list[Task]:
         """Give the tasks that are blocked by this one, in order of arrival.
@@ -385,15 +397,15 @@ class Machine:
             return []
         waiting_ids = set(self._dependents[needed_id])
         known = [self.tasks[task_id] for task_id in waiting_ids if task_id in self.tasks]
-        waiting = [t for t in known if t.state is State.BLOCKED and needed_id in t.depends_on]
+        waiting = [t for t in known if t.state is BLOCKED and needed_id in t.depends_on]
         return sorted(waiting, key=lambda task: task.seq)
 
     def _index(self, task: Task, now: float = -inf) -> None:
         """Put a task where claims will find it: at once, if it is known to be due `now`."""
-        if task.state is State.BLOCKED:
+        if task.state is BLOCKED:
             for needed_id in task.depends_on:
                 self._dependents.setdefault(needed_id, []).append(task.id)
-        elif not task.state.final:
+        elif not task.state in FINAL:
             if task.available_at <= now:
                 ready = (-task.priority, task.available_at, task.seq, task.id)
                 heappush(self._ready.setdefault(task.queue, []), ready)
@@ -416,7 +428,7 @@ class Machine:
             task is not None
             and task.available_at == available_at
             and task.seq == seq
-            and task.state in (State.QUEUED, State.RUNNING)
+            and task.state in (QUEUED, RUNNING)
         ):
             return task
         return None
@@ -445,7 +457,7 @@ class Machine:
                 if task is None:
                     continue
                 # Another writer's clock may be ahead of this one's, and grace may differ.
-                ripe = available_at + (grace if task.state is State.RUNNING else 0.0)
+                ripe = available_at + (grace if task.state is RUNNING else 0.0)
                 if ripe > now:
                     unripe.append(entry)
                     continue

@@ -433,7 +433,7 @@ class Worker:
         for outcome in outcomes:
             seconds = max(0.0, outcome.finished_at - outcome.started_at)
             # A long task counts at once, a short one slowly: hoarding is worse than a pause.
-            weight = 1.0 if seconds > self._seconds_per_task else 0.1
+            weight = 1.0 if seconds > self._seconds_per_task else 0.3
             self._seconds_per_task += weight * (seconds - self._seconds_per_task)
             succeeded += outcome.to is State.SUCCEEDED
         self._seconds_per_task = max(self._seconds_per_task, 1e-6)
