@@ -275,7 +275,7 @@ class Machine:
             if task is None:
                 states.append(None)
                 continue
-            if command.to is CANCELLED and not task.state in FINAL:
+            if command.to is CANCELLED and task.state not in FINAL:
                 if task.state is RUNNING:
                     task.token += 1  # what its worker still says is stale from now on
                 self._finish(task, CANCELLED, command.now, CANCELLED_ERROR)
@@ -405,7 +405,7 @@ class Machine:
         if task.state is BLOCKED:
             for needed_id in task.depends_on:
                 self._dependents.setdefault(needed_id, []).append(task.id)
-        elif not task.state in FINAL:
+        elif task.state not in FINAL:
             if task.available_at <= now:
                 ready = (-task.priority, task.available_at, task.seq, task.id)
                 heappush(self._ready.setdefault(task.queue, []), ready)
