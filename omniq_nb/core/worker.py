@@ -43,8 +43,8 @@ BEAT = 2.0
 PREFETCH_SECONDS = 0.1
 """Short tasks are claimed ahead: as many as this much time is worth."""
 
-PREFETCH_LIMIT = 1024
-"""The most that is claimed ahead for each slot."""
+PREFETCH_LIMIT = 2048
+"""The most that a worker holds, unless it runs more at the same time."""
 
 GATHERING, GATHERING_LOOK = 0.05, 0.005
 """Seconds for which outcomes gather while there is much more to run, and between two looks at how
@@ -236,11 +236,13 @@ class Worker:
 
     async def _claim_some(self) -> None:
         worth = max(PREFETCH_SECONDS, self._stores.task_queue.rest / 5)
-        ahead = min(PREFETCH_LIMIT, max(1.0, worth / self._seconds_per_task))
-        room = int(min(self.info.concurrency * ahead - len(self._held), self._claims_left))
+        slots = self.info.concurrency
+        most = slots * max(1.0, worth / self._seconds_per_task)
+        most = min(most, max(PREFETCH_LIMIT, slots))
+        room = int(min(most - len(self._held), self._claims_left))
         # Half-full is soon enough, as long as no slot is free: claims are cheaper in batches.
-        busy = len(self._held) >= self.info.concurrency and self._executor.backlog()
-        if room <= 0 or (room < self.info.concurrency * ahead / 2 and busy):
+        busy = len(self._held) >= slots and self._executor.backlog()
+        if room <= 0 or (room < most / 2 and busy):
             self._room.clear()
             await self._room.wait()
             return
