@@ -51,7 +51,8 @@ GATHERING, GATHERING_LOOK = 0.05, 0.005
 much: to store many together costs little more than to store one."""
 
 HOARDING = 1.0
-"""A task that runs this long makes its worker give back what it had claimed ahead."""
+"""Seconds that a task may run, or that what was claimed ahead may last, before the worker gives
+back what others could run meanwhile."""
 
 IDLE = 20.0
 """The longest wait for new tasks before asking again, seconds. A store wakes who waits: this is
@@ -114,6 +115,7 @@ class Worker:
         self._held: dict[str, Task] = {}
         self._announced: set[Claim] = set()
         self._seconds_per_task = PREFETCH_SECONDS
+        self._claimed_at = 0.0
         # Held while a claim or an outcome is in nobody's hands but ours: stop waits for it.
         self._claiming = asyncio.Lock()
         self._finishing = asyncio.Lock()
@@ -235,13 +237,10 @@ class Worker:
     # ---------------------------------------------------------------- claiming
 
     async def _claim_some(self) -> None:
-        worth = max(PREFETCH_SECONDS, self._stores.task_queue.rest / 5)
-        slots = self.info.concurrency
-        most = slots * max(1.0, worth / self._seconds_per_task)
-        most = min(most, max(PREFETCH_LIMIT, slots))
+        most = self._most()
         room = int(min(most - len(self._held), self._claims_left))
         # Half-full is soon enough, as long as no slot is free: claims are cheaper in batches.
-        busy = len(self._held) >= slots and self._executor.backlog()
+        busy = len(self._held) >= self.info.concurrency and self._executor.backlog()
         if room <= 0 or (room < most / 2 and busy):
             self._room.clear()
             await self._room.wait()
@@ -251,12 +250,20 @@ class Worker:
             tasks = await self._stores.task_queue.claim(self.info.queues, room, LEASE, self.info.id)
             running = [task for task in tasks if task.state is State.RUNNING]
             self._claims_left -= len(running)
+            self._claimed_at = time.monotonic()
             self._held.update((task.id, task) for task in running)
             self._executor.submit(running)
             if len(running) < len(tasks):
                 await self._engine.report([task for task in tasks if task.state.final], since)
         if len(tasks) < room:  # no more is due
             await self._stores.task_queue.wait(self.info.queues, IDLE)
+
+    def _most(self) -> int:
+        """How many tasks to hold: what runs, and short ones ahead."""
+        slots = self.info.concurrency
+        worth = max(PREFETCH_SECONDS, self._stores.task_queue.rest / 5)
+        ahead = slots * max(1.0, worth / self._seconds_per_task)
+        return int(min(ahead, max(PREFETCH_LIMIT, slots)))
 
     # ---------------------------------------------------------------- finishing
 
@@ -269,6 +276,7 @@ class Worker:
         async with self._finishing:
             self._finished.clear()
             await self._finish(*self._executor.take())
+            await self._stop_hoarding()
 
     async def _gather(self) -> None:
         """Let outcomes gather as long as more than half of what was claimed is not started.
@@ -435,7 +443,7 @@ class Worker:
         for outcome in outcomes:
             seconds = max(0.0, outcome.finished_at - outcome.started_at)
             # A long task counts at once, a short one slowly: hoarding is worse than a pause.
-            weight = 1.0 if seconds > self._seconds_per_task else 0.3
+            weight = 1.0 if seconds > self._seconds_per_task else 0.2
             self._seconds_per_task += weight * (seconds - self._seconds_per_task)
             succeeded += outcome.to is State.SUCCEEDED
         self._seconds_per_task = max(self._seconds_per_task, 1e-6)
@@ -487,10 +495,16 @@ class Worker:
         self._engine.events.emit(started)
 
     async def _stop_hoarding(self) -> None:
-        running = self._executor.running()
-        if running and time.time() - min(running.values()) > HOARDING:
+        """Give back what was claimed ahead if it takes longer than was thought."""
+        now, running = time.time(), self._executor.running()
+        if running and now - min(running.values()) > HOARDING:
             self._seconds_per_task = max(self._seconds_per_task, HOARDING)
             await self._give_back(self._executor.withdraw())
+        elif len(self._held) > self._most() and time.monotonic() - self._claimed_at > HOARDING:
+            tasks = self._executor.withdraw()
+            kept = max(0, self._most() - (len(self._held) - len(tasks)))
+            self._executor.submit(tasks[:kept])
+            await self._give_back(tasks[kept:])
 
     async def _give_back(self, tasks: Sequence[Task]) -> None:
         """Release tasks that were not run, so that another worker may have them at once."""

@@ -467,3 +467,18 @@ def test_a_task_that_was_given_back_runs_in_the_free_slot(monkeypatch):
         go.set()
         assert short.result(timeout=30) == 3
         long.cancel()
+
+
+def test_tasks_that_turn_out_long_are_left_to_others(tmp_path, monkeypatch):
+    """Many were claimed ahead because those before were short."""
+    monkeypatch.setattr("omniq_nb.core.worker.HOARDING", 0.2)
+    url = url_of("sqlite", tmp_path)
+    with OmniQ(url) as one, OmniQ(url) as other:
+        one.workers.start(1)
+        one.map(add, range(1000), b=1).wait()
+        naps = one.map(time.sleep, [0.05] * 60)
+        until(lambda: naps.counts().get(State.SUCCEEDED), "the first one is over")
+        other.workers.start(1)
+        assert {result.worker for result in naps.wait()} == {
+            worker.id for client in (one, other) for worker in client.workers.list()
+        }

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from omniq_nb import AsyncOmniQ
+from omniq_nb.core import outcomes
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task
 
@@ -67,3 +68,47 @@ async def test_a_worker_s_late_word_does_not_reach_who_waits_for_the_next_attemp
     new = await settle(oq, State.SUCCEEDED)
     assert (await asyncio.wait_for(asyncio.wrap_future(waiting.done), 30))["t"] == new
     assert await engine.stores.result_storage.get([Claim("t", new.token)]) == [new]
+
+
+class TestMany:
+    """Who waits for many tasks asks about some at a time."""
+
+    N = 10_000
+
+    @pytest.fixture
+    async def asked(self, oq, monkeypatch):
+        """How many tasks each question was about, with the first one, about all, answered."""
+        monkeypatch.setattr(outcomes, "POLL_LAST", 0.01)
+        queue = oq._engine.stores.task_queue
+        await queue.add([Task(id=f"t{i}", name="f") for i in range(self.N)])
+        sizes, get = [], queue.get
+
+        async def counted(ids):
+            sizes.append(len(ids))
+            return await get(ids)
+
+        monkeypatch.setattr(queue, "get", counted)
+        return sizes
+
+    async def test_their_end_is_heard_of_in_few_questions(self, oq, asked):
+        queue = oq._engine.stores.task_queue
+        waiting = await oq._engine.outcomes.wait([f"t{i}" for i in range(self.N)])
+        tasks = await queue.claim(["default"], self.N, 60.0, "w")
+        while len(asked) < 5:  # in vain
+            await asyncio.sleep(0.001)
+        asked.clear()
+        await queue.settle([Settle(id=t.id, token=t.token, to=State.SUCCEEDED) for t in tasks])
+        await asyncio.wait_for(asyncio.wrap_future(waiting.done), 30)
+        assert max(asked) < self.N / 2
+        assert sum(asked) < 3 * self.N
+
+    async def test_one_that_ends_before_all_others_is_heard_of(self, oq, asked):
+        heard = asyncio.Event()
+        ids = [f"t{i}" for i in range(self.N)]
+        waiting = await oq._engine.outcomes.wait(ids, lambda result: heard.set())
+        asked.clear()
+        assert await oq._engine.stores.task_queue.transition([ids[-1]], State.CANCELLED)
+        await asyncio.wait_for(heard.wait(), 30)
+        assert set(waiting.results) == {ids[-1]}
+        assert max(asked) < self.N / 2
+        oq._engine.outcomes.forget(waiting)
