@@ -333,6 +333,10 @@ class Machine:
             times += [later[0][0]] if later else []
         return min(times, default=None)
 
+    def ready(self, queues: Sequence[str]) -> int:
+        """About how many tasks of `queues` are due."""
+        return sum(len(self._ready.get(queue, ())) for queue in queues)
+
     # ---------------------------------------------------------------- inside
 
     def _claim(self, task: Task, command: ClaimDue) -> None:

@@ -276,7 +276,8 @@ class Worker:
         async with self._finishing:
             self._finished.clear()
             await self._finish(*self._executor.take())
-            await self._stop_hoarding()
+            if self._held:
+                await self._stop_hoarding()
 
     async def _gather(self) -> None:
         """Let outcomes gather as long as more than half of what was claimed is not started.

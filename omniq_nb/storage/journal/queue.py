@@ -236,15 +236,16 @@ class JournalTaskQueue(TaskQueue):
     ) -> list[Task]:
         """See `TaskQueue`. Nothing is written while nothing is due."""
         now, queues = self._replica.now(), tuple(queues)
-        coming = self._is_coming(queues)
+        coming, many = self._is_coming(queues), limit
         if not coming:
-            due = await self._replica.read(
-                lambda fold: fold.machine.next_due(queues),
-                enough=lambda known: known is not None and known <= now,
+            due, ready = await self._replica.read(
+                lambda fold: (fold.machine.next_due(queues), fold.machine.ready(queues)),
+                enough=lambda known: known[0] is not None and known[0] <= now,
                 idle=True,
             )
             if due is None or due > now:
                 return []
+            many = min(limit, ready)
         if limit < 1:
             return []
         command = ClaimDue(queues=queues, limit=limit, lease=lease, worker=worker, now=now)
@@ -252,7 +253,7 @@ class JournalTaskQueue(TaskQueue):
             command,
             durable=False,
             take=lambda claimed, _: [copy(task) for task in claimed],
-            slow=limit > MANY,
+            slow=many > MANY,
         )
         if coming:  # it came, in an entry before this command or in the same one
             for queue in queues:
