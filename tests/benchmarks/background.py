@@ -56,7 +56,7 @@ def drain(store: str, folder: Path, **words: object) -> float:
 def cores(store: str, folder: Path) -> float:
     """How many times faster two background workers count than one."""
     one, two = (
-        rate(store, folder, count, [2_000_000] * 60, n=n, kind="background") for n in (1, 2)
+        rate(store, folder, count, [2_000_000] * 120, n=n, kind="background") for n in (1, 2)
     )
     return two / one
 
