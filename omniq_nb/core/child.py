@@ -39,7 +39,6 @@ AT_HAND = 64 << 20
 PROGRESS_EVERY = 0.05
 """Seconds between two progress reports that are sent."""
 
-
 NOBODY = Task(id="", name="")
 """In the place of the task in an outcome: the parent has it."""
 

@@ -37,6 +37,9 @@ FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED
 LIVE = frozenset({State.BLOCKED, State.QUEUED, State.RUNNING})
 """The states in which a task still has work before it."""
 
+STATES = {state.value: state for state in State}
+"""By their words. To look one up takes a tenth of what it takes to call the enumeration."""
+
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How often, how soon and after which exceptions a failed attempt is repeated.

@@ -104,7 +104,7 @@ def table(rows: Iterable[Task | Result | Event], schema: pa.Schema) -> pa.Table:
     """Structs as an Arrow table in one of the schemas above, or in a selection of its columns."""
     rows = list(rows)
     # Two functions of C: a loop in Python would take longer than all the rest.
-    return _from_columns([list(map(attrgetter(name), rows)) for name in schema.names], schema)
+    return _from_columns((list(map(attrgetter(name), rows)) for name in schema.names), schema)
 
 
 def one_of_each(rows: pa.Table, key: str, which: Literal["min", "max"] = "min") -> pa.Table:
@@ -198,10 +198,11 @@ def workers_table(workers: Iterable[WorkerInfo]) -> pa.Table:
 
 
 def _from_dicts(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    return _from_columns([[row[name] for row in rows] for name in schema.names], schema)
+    return _from_columns(([row[name] for row in rows] for name in schema.names), schema)
 
 
 def _from_columns(columns: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """Columns of Python values as a table. One after the other: many rows take much memory."""
     arrays = [
         pa.array(
             [microseconds(value) for value in values] if field.type == TIME else values,

@@ -73,7 +73,7 @@ def _reference(call: bytes) -> _Reference | None:
 
 
 class _Payload(NamedTuple):
-    """What of a task lies in blobs."""
+    """What of a task lies in blobs, when the task itself is about to change or go."""
 
     call: bytes
     bundles: tuple[str, ...]
@@ -104,7 +104,7 @@ class QueueFold(Fold[Command]):
         self.blobs: Counter[str] = Counter()
         self.unneeded: set[str] = set()
         for task in self.machine.tasks.values():
-            self._hold(_Payload.of(task))
+            self._hold(task)
 
     def dump(self) -> bytes:
         """See `Fold`."""
@@ -121,8 +121,7 @@ class QueueFold(Fold[Command]):
                 for outcome, was_settled in zip(command.outcomes, settled, strict=True):
                     if was_settled and outcome.to is State.SUCCEEDED:
                         task = self.machine.tasks[outcome.id]
-                        if _is_big(task.call) or task.bundles:
-                            self._release(_Payload.of(task))
+                        self._release(task)
                         task.call, task.bundles = b"", ()
                 return settled
             case Purge():
@@ -150,21 +149,21 @@ class QueueFold(Fold[Command]):
             }
         added = self.machine.add(command)
         for task in command.tasks:
-            self._hold(_Payload.of(task))
+            self._hold(task)
         for task, was_added in zip(command.tasks, added, strict=True):
             if not was_added:
-                self._release(_Payload.of(task))
+                self._release(task)
             elif task.id in replaced:
                 self._release(replaced.pop(task.id))
         return added
 
-    def _hold(self, payload: _Payload) -> None:
+    def _hold(self, payload: _Payload | Task) -> None:
         reference = _reference(payload.call)
         if reference is not None:
             self.blobs[reference.blob] += 1
         self.blobs.update(payload.bundles)
 
-    def _release(self, payload: _Payload) -> None:
+    def _release(self, payload: _Payload | Task) -> None:
         reference = _reference(payload.call)
         if reference is not None and self._lost_last(reference.blob):
             self.unneeded.add(reference.blob)

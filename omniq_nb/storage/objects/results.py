@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from omniq_nb.codec import split_table
 from omniq_nb.models.result import Result
-from omniq_nb.models.task import Claim, State
+from omniq_nb.models.task import STATES, Claim, State
 from omniq_nb.storage.base import ResultStore
 from omniq_nb.storage.objects.bucket import Bucket
 from omniq_nb.storage.objects.compaction import Clashes, Rules
@@ -45,9 +45,6 @@ VALUES = "results/values"
 
 BIG = 256 * 1024
 """Bytes of a payload from which on it becomes an object of its own."""
-
-_STATES = {state.value: state for state in State}
-"""To call an enumeration takes ten times as long as to look a member up."""
 
 FRAME = 16 * 1024
 """Bytes of a data frame from which on it becomes a Parquet object of its own."""
@@ -303,7 +300,7 @@ class ObjectResultStore(ObjectStore, ResultStore):
                 columns[field.name] = [None if time is None else time / 1e6 for time in micros]
             else:
                 columns[field.name] = values.to_pylist()
-        columns["state"] = [_STATES[state] for state in columns["state"]]
+        columns["state"] = [STATES[state] for state in columns["state"]]
         payloads: list[bytes | None] = rows["payload"].to_pylist()
         paths = rows["payload_object"].to_pylist()
         big = [number for number, path in enumerate(paths) if path is not None]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import msgspec
 
 from omniq_nb.models.result import Result
-from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
+from omniq_nb.models.task import STATES, Claim, Settle, State, Task, WorkerInfo
 from omniq_nb.storage.base import BUNDLE_KEPT, Query, ResultStore, Scan, TaskQueue
 from omniq_nb.storage.shared import SharedStore
 from omniq_nb.storage.sql import transitions
 from omniq_nb.storage.sql.database import CHUNK, Database, Transaction
 from omniq_nb.storage.sql.results import SqlResultStore, put_results, size_of
-from omniq_nb.storage.sql.rows import STATES, TASK_COLUMNS, task_of, words
+from omniq_nb.storage.sql.rows import TASK_COLUMNS, task_of, words
 from omniq_nb.storage.sql.schema import ENDED, LIVE
 
 GET = f"""

@@ -12,7 +12,7 @@ import msgspec
 
 from omniq_nb.models.event import Event
 from omniq_nb.models.result import Result
-from omniq_nb.models.task import Retry, State, Task
+from omniq_nb.models.task import STATES, Retry, Task
 from omniq_nb.storage.sql.database import Row
 
 _PLAIN = (
@@ -56,8 +56,6 @@ TASK_COLUMNS = ", ".join(["t.seq", *(f"c.{n}" for n in CALL), *(f"t.{n}" for n i
 
 RESULT = tuple(sorted(Result.__struct_fields__, key="payload".__eq__))  # the payload comes last
 EVENT = Event.__struct_fields__
-
-STATES = {state.value: state for state in State}
 
 _plain_values = attrgetter(*_PLAIN)
 _result_values = attrgetter(*RESULT)

@@ -16,12 +16,11 @@ from omniq_nb.machine import (
     dependency_error,
 )
 from omniq_nb.models.task import LIVE as UNFINISHED
-from omniq_nb.models.task import Claim, Settle, State, Task
+from omniq_nb.models.task import STATES, Claim, Settle, State, Task
 from omniq_nb.storage.sql.database import Row, Transaction
 from omniq_nb.storage.sql.rows import (
     CALL,
     NEW_STANDING,
-    STATES,
     TASK_COLUMNS,
     call_row,
     columns,
