@@ -19,9 +19,8 @@ from omniq_nb.core.engine import Engine
 from omniq_nb.core.function import AsyncTaskFunction, P, R, options_of
 from omniq_nb.core.handle import AsyncBatch, AsyncHandle, as_completed, gather
 from omniq_nb.core.options import Options, TaskOptions
-from omniq_nb.core.provenance import origin
 from omniq_nb.core.schedules import AsyncSchedules
-from omniq_nb.core.submission import Call, grid, plain_function
+from omniq_nb.core.submission import Call, grid
 from omniq_nb.core.workers import STOP_TIMEOUT, AsyncWorkers
 from omniq_nb.errors import ConfigError, NotSerializable, PayloadRefused, UnknownTask
 from omniq_nb.models.task import Retry, State, Task
@@ -238,8 +237,7 @@ class AsyncOmniQ:
         options = options_of(function, self._engine.defaults)
         bundles = Bundles()
         task = self._engine.submission.task(function, args, kwargs, options, bundles=bundles)
-        come_from = origin(plain_function(function))
-        await self._engine.enqueue([task], origin=come_from, bundles=bundles)
+        await self._engine.enqueue([task], function=function, bundles=bundles)
         return AsyncHandle(self._engine, task.id)
 
     async def map(
@@ -284,9 +282,8 @@ class AsyncOmniQ:
         options = options_of(function, self._engine.defaults)
         bundles = Bundles()
         batch, tasks = self._engine.submission.batch(name, function, calls, options, bundles)
-        come_from = origin(plain_function(function))
         await self._engine.enqueue(
-            tasks, revive=name is not None, origin=come_from, bundles=bundles
+            tasks, revive=name is not None, function=function, bundles=bundles
         )
         return AsyncBatch(self._engine, batch, [task.id for task in tasks])
 

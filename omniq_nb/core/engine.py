@@ -14,8 +14,8 @@ from omniq_nb.core.events import EventLog, event
 from omniq_nb.core.options import TaskOptions
 from omniq_nb.core.outcomes import Outcomes, result_of
 from omniq_nb.core.outputs import Outputs
-from omniq_nb.core.provenance import environment, working_directory
-from omniq_nb.core.submission import Submission
+from omniq_nb.core.provenance import environment, origin, working_directory
+from omniq_nb.core.submission import Function, Submission, plain_function
 from omniq_nb.explore import Explorer
 from omniq_nb.liveness import seen_now, unserved
 from omniq_nb.machine import REQUEUEABLE
@@ -108,15 +108,20 @@ class Engine:
         self,
         tasks: list[Task],
         revive: bool = False,
-        origin: str | None = None,
+        function: Function | None = None,
         bundles: Bundles | None = None,
     ) -> list[bool]:
-        """Add tasks and say so, and where they come from. False: known already, left alone."""
+        """Add tasks and say so, and where the calls of `function` were submitted.
+
+        False: one is known already, and was left alone.
+        """
         if bundles is not None:
             await self.bundles.put(bundles)
         added = await self.stores.task_queue.add(tasks, revive)
-        if origin is not None:
+        come_from = None
+        if function is not None:  # only now: a worker may have begun meanwhile
             self.tell_environment()
+            come_from = origin(plain_function(function))
         # The ids are not made of tokens: who submits does not know that of a revived task.
         self.events.emit(
             event(
@@ -124,7 +129,7 @@ class Engine:
                 task.created_at,
                 task,
                 id=f"{task.id}:{int(task.created_at * 1e6)}:enqueued",
-                data=origin,
+                data=come_from,
             )
             for task, new in zip(tasks, added, strict=True)
             if new

@@ -248,10 +248,13 @@ class Worker:
         async with self._claiming:
             since = self._engine.outcomes.now()
             tasks = await self._stores.task_queue.claim(self.info.queues, room, LEASE, self.info.id)
-            running = [task for task in tasks if task.state is State.RUNNING]
-            self._claims_left -= len(running)
             self._claimed_at = time.monotonic()
-            self._held.update((task.id, task) for task in running)
+            running = []
+            for task in tasks:
+                if task.state is State.RUNNING:
+                    running.append(task)
+                    self._held[task.id] = task
+            self._claims_left -= len(running)
             self._executor.submit(running)
             if len(running) < len(tasks):
                 await self._engine.report([task for task in tasks if task.state.final], since)

@@ -19,6 +19,7 @@ import pytest
 from omniq_nb.codec import Codec
 from omniq_nb.core.child import Hello
 from omniq_nb.core.executors import EXECUTORS, Executor, Outcome, Progress
+from omniq_nb.core.executors import slots as slot_threads
 from omniq_nb.core.pipes import receive, send
 from omniq_nb.liveness import process_start
 from omniq_nb.models.task import State, Task
@@ -399,6 +400,17 @@ def slots() -> int:
 
 
 class TestThreads:
+    def test_a_free_slot_has_its_task_before_who_submits_goes_on(self, gate, monkeypatch):
+        monkeypatch.setattr(slot_threads, "HANDOVER", PATIENCE)
+        with bench("thread", 2) as b:
+            for _ in range(2):
+                task = b.submit(wait_at, gate)
+                assert task.id in b.executor.running()
+            began = time.monotonic()
+            b.submit(wait_at, gate)  # no slot is free
+            assert time.monotonic() - began < PATIENCE
+            GATES[gate].leave.set()
+
     def test_a_function_that_looks_can_be_cancelled(self, gate):
         with bench("thread") as b:
             task = b.submit(loop_until_cancelled, gate)

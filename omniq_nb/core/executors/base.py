@@ -68,7 +68,7 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, tasks: Sequence[Task]) -> None:
-        """Queue for execution. Never blocks."""
+        """Queue for execution. Blocks for a moment at most."""
 
     def take(self) -> tuple[list[Outcome], list[Progress]]:
         """Take what finished and what was reported since the last take, oldest first."""

@@ -23,6 +23,9 @@ from omniq_nb.models.task import Task
 LEAVING = 10.0
 """Seconds that slot threads have to clean up after the last attempt."""
 
+HANDOVER = 0.001
+"""Seconds, at most, for which who submits leaves the interpreter to a slot thread that waits."""
+
 
 class Given(msgspec.Struct):
     """A task that a slot has taken.
@@ -119,6 +122,8 @@ class SlotExecutor(Executor):
         self._calls: SimpleQueue[None] = SimpleQueue()
         self._slots: dict[threading.Thread, Slot] = {}
         self._threads: set[threading.Thread] = set()
+        # Held from when a slot thread is to take a task until it does.
+        self._handover = threading.Lock()
         self._watcher: threading.Thread | None = None
         self._next_deadline = math.inf
         self._stopped = False
@@ -132,11 +137,20 @@ class SlotExecutor(Executor):
         self.resize(self._concurrency)
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """Queue for execution."""
+        """Queue for execution.
+
+        If a slot is free, the calling thread waits until it has taken a task. Else it would go on
+        with Python's global lock, and the slot could not start before that is let go.
+        """
         with self._lock:
+            free = not self._queued and len(self._running) < len(self._slots)
             for task in tasks:
                 self._queued[task.id] = task
+            if free:
+                self._handover.acquire(blocking=False)
         self._call(len(tasks))
+        if free and tasks:
+            self._handover.acquire(timeout=HANDOVER)
 
     def backlog(self) -> int:
         """Count the submitted tasks that are not started, as far as is known."""
@@ -226,10 +240,11 @@ class SlotExecutor(Executor):
         with self._lock:
             before = len(self._queued)
             given = slot.next(self._queued, before // max(1, len(self._slots)))
-            # What it took besides needs nobody else to look around.
-            with contextlib.suppress(Empty):
-                for _ in range(before - len(self._queued) - called):
-                    self._calls.get_nowait()
+            besides = before - len(self._queued) - called
+            if besides > 0:  # that needs nobody else to look around
+                with contextlib.suppress(Empty):
+                    for _ in range(besides):
+                        self._calls.get_nowait()
             if given is None:
                 return None
             attempt = self._attempt(given.task)
@@ -238,6 +253,8 @@ class SlotExecutor(Executor):
             slot.attempt = attempt
             if attempt.deadline < self._next_deadline:
                 self._watch()
+            if self._handover.locked():
+                self._handover.release()
             return attempt
 
     def _put_back(self, tasks: Sequence[Task]) -> None:

@@ -92,12 +92,12 @@ class Wire(asyncio.Protocol):
 
     async def ask(self, command: bytes, timeout: float) -> Any:
         """Send a command and wait for the answer."""
-        self._awaited = self._loop.create_future()
-        self._late_at = self._loop.time() + timeout
-        if not self._watched:
-            self._watch()
         try:
-            self._transport.write(command)
+            self._transport.write(command)  # first: the server works while we get ready to wait
+            self._awaited = self._loop.create_future()
+            self._late_at = self._loop.time() + timeout
+            if not self._watched:
+                self._watch()
             return await self._awaited
         except ResponseError:
             raise
@@ -204,35 +204,31 @@ class Pool:
     """
 
     def __init__(self, options: RedisOptions) -> None:
-        self._options = options
-        self._name = secrets.token_hex(8)
-        self._made = 0
-        self._free: list[Slot] = []
-        self._places = asyncio.Semaphore(options.max_connections)
+        name = secrets.token_hex(8)
+        # A slot connects when it is first used.
+        slots = range(options.max_connections, 0, -1)
+        self._free = [Slot(options, f"{name}:{number}") for number in slots]
+        self._returned = asyncio.Event()
         self._closed = False
 
     async def take(self) -> Slot:
         """Lend a slot. It must be given back."""
-        await self._places.acquire()
-        return self._free.pop() if self._free else self._new()
+        while not self._free:
+            self._returned.clear()
+            await self._returned.wait()
+        return self._free.pop()
 
     def give_back(self, slot: Slot) -> None:
         """Have others use it."""
         if self._closed:
             slot.close()
-        else:
-            self._free.append(slot)
-        self._places.release()
-
-    def _new(self) -> Slot:
-        self._made += 1
-        return Slot(self._options, f"{self._name}:{self._made}")
+        self._free.append(slot)
+        self._returned.set()
 
     def close(self) -> None:
         """Disconnect what is free, and the others when they come back."""
         self._closed = True
-        free, self._free = self._free, []
-        for slot in free:
+        for slot in self._free:
             slot.close()
 
 
@@ -258,7 +254,7 @@ class Listener:
         self._options = options
         self._channel = channel
         self._task: asyncio.Task[None] | None = None
-        self._waiting: dict[asyncio.Event, frozenset[bytes]] = {}
+        self._waiting: dict[asyncio.Event, frozenset[str]] = {}
         self.live = False
         self.news = 0
 
@@ -270,7 +266,7 @@ class Listener:
         if self._task is None:
             self._task = asyncio.create_task(self._listen_for_ever(), name="omniq listens")
         heard = asyncio.Event()
-        self._waiting[heard] = frozenset(queue.encode() for queue in queues)
+        self._waiting[heard] = frozenset(queues)
         return heard
 
     def forget(self, heard: asyncio.Event) -> None:
@@ -317,14 +313,14 @@ class Listener:
     def _take(self, message: list[Any]) -> None:
         kind, *_, content = message
         if kind == b"message":
-            self.wake({content})
+            self.wake({content.decode(errors="replace")})
         elif kind == b"subscribe":
             self.live = True  # and what was said before went unheard
             self.news += 1
             for heard in self._waiting:
                 heard.set()
 
-    def wake(self, queues: Set[bytes]) -> bool:
+    def wake(self, queues: Set[str]) -> bool:
         """Tell those who wait for one of these queues. Whether there are any."""
         anybody = False
         self.news += 1

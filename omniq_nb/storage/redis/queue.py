@@ -47,7 +47,7 @@ class _Arrival(NamedTuple):
 
     Attributes
     ----------
-    queues : frozenset of str
+    queues : set of str
         Theirs.
     request, parts : object, list of bytes
         For the script.
@@ -55,7 +55,7 @@ class _Arrival(NamedTuple):
         The script's answer.
     """
 
-    queues: frozenset[str]
+    queues: set[str]
     request: object
     parts: list[bytes]
     added: "asyncio.Future[bytes]"
@@ -93,9 +93,9 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
         if not tasks:
             return []
         places, parts = packed_tasks(tasks)
-        queues = frozenset(queue for queue, _ in places)
+        queues = {queue for queue, _ in places}
         request = (places, revive, any(task.depends_on for task in tasks))
-        anybody_waits = database.listener.wake({queue.encode() for queue in queues})
+        anybody_waits = database.listener.wake(queues)
         if anybody_waits and self._arrival is None:
             added = asyncio.get_running_loop().create_future()
             self._arrival = arrival = _Arrival(queues, request, parts, added)
@@ -124,7 +124,7 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
         if due_in is not None:
             due_at = asyncio.get_running_loop().time() + float(due_in or math.inf)
             self._look = _Look(tuple(queues), news, due_at)
-        return [task_of(*piece) for piece in steps(pieces, 3)]
+        return list(map(task_of, pieces[::3], pieces[1::3], pieces[2::3]))
 
     async def _add_and_claim(self, arrival: _Arrival, request: object) -> Any:
         """Do both, and tell who adds."""
