@@ -4,6 +4,7 @@ And so: which queues nobody serves.
 """
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -67,6 +68,26 @@ def _dead(info: WorkerInfo, now: float) -> bool:
         return silent > SILENCE + SKEW
     # Younger news than that may come from another process space that is called the same.
     return silent > SILENCE or (silent > DOUBT and process_start(info.pid) is None)
+
+
+def this_process() -> str:
+    """Say which process this is, in words that no other process of any machine has ever had."""
+    return f"{_process_space()}, {process_start(os.getpid())}"
+
+
+def lives_here(info: WorkerInfo) -> bool | None:
+    """Whether the process of a worker lives. None: it is, or was, none that we can see."""
+    space, _, start = info.process.rpartition(", ")
+    return process_start(info.pid) == start if space == _process_space() else None
+
+
+@cache
+def _process_space() -> str:
+    """Where process numbers mean the same: a machine since it was started, or a container."""
+    try:
+        return f"{_boot()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115  no path is meant
+    except OSError:
+        return socket.gethostname()
 
 
 def process_start(pid: int) -> str | None:

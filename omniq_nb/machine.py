@@ -236,6 +236,14 @@ class Machine:
         self._put_off(kept, deadline)
         return [task is not None for task in held]
 
+    def held_by(self, worker: str) -> list[Claim]:
+        """List the claims of a worker."""
+        return [
+            task.claim
+            for task in self.tasks.values()
+            if task.worker == worker and task.state is RUNNING
+        ]
+
     def settle(self, command: SettleAll) -> list[bool]:
         """See `SettleAll`."""
         settled = []

@@ -1,9 +1,9 @@
 """A worker: claims tasks, has an executor run them, settles what comes out.
 
 Four coroutines share one executor: `_claim_some` keeps it fed, `_finish_some` stores results,
-settles claims and reports, `_beat_once` extends leases, tells that the worker lives and gives
-back what it holds for too long, `_look_once` passes on what tasks print. Whatever dies in
-between, a task is either settled or due again when its lease is over.
+settles claims and reports, `_beat_once` extends leases, tells that the worker lives, gives back
+what it holds for too long and sees to orphans, `_look_once` passes on what tasks print. Whatever
+dies in between, a task is either settled or due again when its lease is over.
 
 Not here: how a call is run (`omniq_nb.core.executors`), and starting, scaling and stopping by
 hand (`omniq_nb.core.workers`).
@@ -26,9 +26,11 @@ import msgspec
 from omniq_nb.core.engine import Engine
 from omniq_nb.core.events import event
 from omniq_nb.core.executors import Executor, Outcome, Progress
+from omniq_nb.core.orphans import Orphans
 from omniq_nb.core.outputs import LOOK_EVERY
 from omniq_nb.core.retrying import next_attempt
 from omniq_nb.errors import OmniQError, StoreError
+from omniq_nb.liveness import this_process
 from omniq_nb.models.event import Event, EventType
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task, WorkerInfo
@@ -122,6 +124,7 @@ class Worker:
         self._random = random.Random()
         self._coroutines: list[asyncio.Task[None]] = []
         self._purge_at = 0.0
+        self._orphans = Orphans(self._stores.task_queue, LEASE + BEAT)
         self._hurried = False
         self._claims_left: float = math.inf if max_tasks is None else max_tasks
         self.info = WorkerInfo(
@@ -135,6 +138,7 @@ class Worker:
             log=log,
             python=platform.python_version(),
             environment=engine.tell_environment(),
+            process=this_process(),
         )
 
     @property
@@ -466,17 +470,18 @@ class Worker:
     async def _beat_once(self) -> None:
         await asyncio.sleep(BEAT if self._held else max(BEAT, self._stores.task_queue.rest))
         await self._extend()
-        await self._beat()
+        workers = await self._beat()
         self._announce()
         await self._stop_hoarding()
+        await self._orphans.look(self.info, workers)
         if time.monotonic() > self._purge_at:
             self._purge_at = time.monotonic() + PURGE_EVERY
             await self._stores.result_storage.purge(time.time())
 
-    async def _beat(self) -> None:
+    async def _beat(self) -> list[WorkerInfo]:
         self.info.heartbeat_at = time.time()
         self.info.running = len(self._executor.running())
-        await self._stores.task_queue.workers(self.info)
+        return await self._stores.task_queue.workers(self.info)
 
     async def _extend(self) -> None:
         """Keep what is held; end what was cancelled or lost."""

@@ -234,6 +234,8 @@ class WorkerInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
         The file on its host that it writes to; empty if there is none.
     python, environment : str
         The version of Python that it runs, and the hash of its environment, as events have it.
+    process : str
+        Its process, in words that no other has: see `omniq_nb.liveness.this_process`.
     """
 
     id: str
@@ -251,3 +253,4 @@ class WorkerInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     log: str = ""
     python: str = ""
     environment: str = ""
+    process: str = ""

@@ -134,7 +134,14 @@ class TaskQueue(Store):
 
     @abstractmethod
     async def extend(self, claims: Sequence[Claim], lease: float) -> list[bool]:
-        """Move leases to `lease` seconds from now. False: revoked or lost, stop the work."""
+        """Move leases to `lease` seconds from now. False: revoked or lost, stop the work.
+
+        With 0 seconds they end: who waits for tasks is woken.
+        """
+
+    @abstractmethod
+    async def held_by(self, worker: str) -> list[Claim]:
+        """The claims of a worker, those whose lease is over included."""
 
     @abstractmethod
     def commits_with(self, results: "ResultStore") -> bool:

@@ -317,6 +317,32 @@ class TaskQueueSuite(Suite):
         assert (await get_one(queue, "t")).available_at > time.time() + LONG - 60
         assert await finish(queue, held, State.SUCCEEDED)
 
+    async def test_what_a_worker_holds_is_known(self, queue: TaskQueue) -> None:
+        await queue.add([task(id) for id in ("held", "lapsed", "done", "theirs", "queued")])
+        (held,) = await queue.claim(["default"], 1, LONG, "me")
+        (lapsed,) = await queue.claim(["default"], 1, OVER, "me")
+        (done,) = await queue.claim(["default"], 1, LONG, "me")
+        (theirs,) = await queue.claim(["default"], 1, LONG, "them")
+        assert await finish(queue, done, State.SUCCEEDED)
+        assert sorted(await queue.held_by("me")) == [held.claim, lapsed.claim]
+        assert await queue.held_by("them") == [theirs.claim]
+        assert await queue.held_by("nobody") == []
+
+    async def test_a_lease_can_be_ended_and_who_waits_is_woken(
+        self, queue: TaskQueue, second: TaskQueue
+    ) -> None:
+        await queue.add([task("t")])
+        held = await claim_one(queue)
+        waits = [asyncio.create_task(each.wait(["default"], LONG)) for each in (queue, second)]
+        await asyncio.sleep(0.1)
+        assert not any(waiting.done() for waiting in waits)
+        assert await queue.extend([held.claim], 0.0) == [True]
+        await asyncio.wait_for(asyncio.gather(*waits), SOON)
+        again = (await until(lambda: claim(queue), "the lease is over"))[0]
+        assert (again.token, again.lost) == (2, 1)
+        assert await queue.extend([held.claim], 0.0) == [False]
+        assert await claim(queue) == []
+
     async def test_a_late_worker_may_still_finish_while_nobody_else_has_claimed(
         self, queue: TaskQueue
     ) -> None:

@@ -169,9 +169,12 @@ class TestDeath:
         states = oq.sql("select state from workers where worker = ?", [worker.id])
         assert list(states["state"]) == ["dead"]
         until(lambda: process_start(child) is None, "what it ran ends with it")
+        assert handle.status() is State.RUNNING  # until somebody sees to it
         (fresh,) = oq.workers.start(1, kind="background")
         assert fresh.pid != worker.pid
-        assert handle.status() is State.RUNNING  # until the lease is over
+        until(lambda: running_pid(tmp_path / "running") != child, "it is run again")
+        (tmp_path / "running").unlink()
+        assert handle.result(timeout=60) is None
         assert oq.submit(work.add, 1, 2).result(timeout=60) == 3
 
     def test_the_survivors_replace_it(self, oq):

@@ -264,7 +264,12 @@ class JournalTaskQueue(TaskQueue):
         if not claims:
             return []
         command = Extend(claims=list(claims), lease=lease, now=self._replica.now())
-        return await self._replica.publish(command, durable=False, take=_as_bools)
+        # An entry of our own wakes who waits in this process only if it is durable.
+        return await self._replica.publish(command, durable=lease <= 0, take=_as_bools)
+
+    async def held_by(self, worker: str) -> list[Claim]:
+        """See `TaskQueue`."""
+        return await self._replica.read(lambda fold: fold.machine.held_by(worker), slow=True)
 
     def commits_with(self, results: ResultStore) -> bool:
         """Never: results lie elsewhere."""

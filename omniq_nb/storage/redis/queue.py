@@ -147,6 +147,17 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
             kept += truths(await self._database.run(scripts.EXTEND, (some, lease)))
         return kept
 
+    async def held_by(self, worker: str) -> list[Claim]:
+        """Look at all tasks, in steps; see `TaskQueue`."""
+        claims: set[Claim] = set()
+        cursor = b"0"
+        while True:
+            request = (cursor.decode(), STEP, worker)
+            cursor, flat = await self._database.run(scripts.HELD_BY, request)
+            claims.update(Claim(id.decode(), token) for id, token in steps(flat, 2))
+            if cursor == b"0":
+                return list(claims)
+
     def commits_with(self, results: ResultStore) -> bool:
         """Whether they share the server; see `TaskQueue`."""
         return isinstance(results, RedisResultStore) and results.is_in(self._shared)

@@ -85,6 +85,11 @@ class SqlTaskQueue(SharedStore[Database], TaskQueue):
         """Keep leases; see `TaskQueue`."""
         return await self._database.write(lambda tx: transitions.extend(tx, claims, lease))
 
+    async def held_by(self, worker: str) -> list[Claim]:
+        """Look them up; see `TaskQueue`."""
+        rows = await self._database.read(lambda tx: tx.fetch(transitions.HELD_BY, worker))
+        return [Claim(*row) for row in rows]
+
     def commits_with(self, results: ResultStore) -> bool:
         """Whether they share a database; see `TaskQueue`."""
         return isinstance(results, SqlResultStore) and results.is_in(self._shared)

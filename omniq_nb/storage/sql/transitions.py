@@ -83,6 +83,10 @@ HELD = f"""
     FROM claims JOIN omniq_calls c ON c.id = claims.id JOIN omniq_tasks t ON t.seq = c.seq
     WHERE {RUNNING.format("t.state")} AND t.token = claims.token {{lock}}
 """
+HELD_BY = f"""
+    SELECT c.id, t.token FROM omniq_tasks t JOIN omniq_calls c ON c.seq = t.seq
+    WHERE t.{LIVE} AND t.worker = ? AND {RUNNING.format("t.state")}
+"""
 EXTEND = "UPDATE omniq_tasks SET available_at = ? WHERE seq IN (VALUES {rows})"
 END = """
     WITH ended (seq, state, started_at, finished_at, error) AS (VALUES {rows})
@@ -291,6 +295,8 @@ async def extend(tx: Transaction, claims: Sequence[Claim], lease: float) -> list
     live = await held(tx, claims)
     until = await tx.now() + lease
     await tx.execute_each(EXTEND, [(seq,) for seq in live.values()], until)
+    if live and lease <= 0:
+        tx.notify()
     return [claim in live for claim in claims]
 
 

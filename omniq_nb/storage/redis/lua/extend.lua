@@ -1,4 +1,4 @@
--- Keep leases. Keys: those of keys.lua.
+-- Keep leases, or end them. Keys: those of keys.lua.
 --
 -- request[1]   claims: a list of {id, token}
 -- request[2]   seconds from now on
@@ -16,7 +16,11 @@ for i, claim in ipairs(claims) do
   if task then
     task.available_at = ends_at
     change(claim[1])
+    if lease <= 0 then
+      woken[task.queue] = true
+    end
   end
 end
 save()
+wake()
 return table.concat(digits)
