@@ -414,7 +414,7 @@ class AsyncOmniQ:
         """
         from omniq_nb.explore import to_frame
 
-        await self._engine.events.flush()
+        await self._engine.events.catch_up()
         frame: pd.DataFrame = to_frame(await self._engine.explorer.sql(query, parameters), kind)
         return frame
 
@@ -474,7 +474,7 @@ class AsyncTable:
         """
         from omniq_nb.explore import to_frame
 
-        await self._engine.events.flush()
+        await self._engine.events.catch_up()
         table: pa.Table = await self._engine.explorer.table(
             self._view,
             since=None if since is None else moment(since),

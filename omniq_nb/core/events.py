@@ -8,7 +8,8 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from omniq_nb.errors import StoreError
 from omniq_nb.models.event import Event, EventType
@@ -23,6 +24,9 @@ FLUSH_LIMIT = 10_000
 
 KEPT = 200_000
 """Events kept in memory while the store does not take them; then the oldest are dropped."""
+
+COMING = 5.0
+"""Seconds, at most, for which a reader waits for events that are about to come."""
 
 log = logging.getLogger("omniq_nb.events")
 
@@ -71,6 +75,7 @@ class EventLog:
         self._lock = threading.Lock()
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._coming: set[asyncio.Future[None]] = set()
 
     def open(self) -> None:
         """Start flushing on the running loop."""
@@ -84,6 +89,23 @@ class EventLog:
                 return
             self._scheduled = True
         self._loop.call_soon_threadsafe(self._schedule)
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """In here stores are told something, and then its events are emitted. On the loop."""
+        emitted = asyncio.get_running_loop().create_future()
+        self._coming.add(emitted)
+        try:
+            yield
+        finally:
+            self._coming.discard(emitted)
+            emitted.set_result(None)
+
+    async def catch_up(self) -> None:
+        """Write the events of all that can be seen to have happened, for whoever reads them."""
+        if self._coming:
+            await asyncio.wait(self._coming, timeout=COMING)
+        await self.flush()
 
     async def flush(self) -> None:
         """Write all that was emitted before this call.

@@ -309,20 +309,21 @@ class Worker:
             settles.append(settle)
             results.append(self._result(outcome) if settle.to is not State.QUEUED else None)
         kept = [result for result in results if result is not None]
-        settled, since = await self._settle_surely(settles, kept)
+        # Who hears that a task ended may ask for its history at once.
+        with self._engine.events.coming():
+            settled, since = await self._settle_surely(settles, kept)
+            self._engine.events.emit(
+                chain.from_iterable(
+                    self._events(outcome, settle)
+                    for outcome, settle, applied in zip(outcomes, settles, settled, strict=True)
+                    if applied
+                )
+            )
         self._learn(outcomes)
         for outcome in outcomes:
             if self._held.get(outcome.task.id) is outcome.task:
                 del self._held[outcome.task.id]
         self._room.set()
-        # Events first: who was told that a task ended may ask for its history at once.
-        self._engine.events.emit(
-            chain.from_iterable(
-                self._events(outcome, settle)
-                for outcome, settle, applied in zip(outcomes, settles, settled, strict=True)
-                if applied
-            )
-        )
         self._engine.outcomes.publish(
             [
                 result

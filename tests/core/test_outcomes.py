@@ -112,3 +112,21 @@ class TestMany:
         assert set(waiting.results) == {ids[-1]}
         assert max(asked) < self.N / 2
         oq._engine.outcomes.forget(waiting)
+
+
+async def test_who_hears_of_an_end_before_the_worker_does_finds_its_events(oq, monkeypatch):
+    queue = oq._engine.stores.task_queue
+    settle = queue.settle
+
+    async def slow(*words):
+        settled = await settle(*words)
+        await asyncio.sleep(0.3)  # others can see it by now
+        return settled
+
+    monkeypatch.setattr(queue, "settle", slow)
+    await oq.workers.start(1)
+    handle = await oq.submit(abs, -1)
+    while await handle.status() is not State.SUCCEEDED:
+        await asyncio.sleep(0.01)
+    history = await oq.sql("select type from events where task_id = ?", [handle.id])
+    assert {"started", "succeeded"} <= set(history["type"])
