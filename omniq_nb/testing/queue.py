@@ -331,17 +331,23 @@ class TaskQueueSuite(Suite):
     async def test_a_lease_can_be_ended_and_who_waits_is_woken(
         self, queue: TaskQueue, second: TaskQueue
     ) -> None:
+        async def taken(by: TaskQueue) -> Task:
+            while True:
+                await by.wait(["default"], LONG)
+                if tasks := await claim(by):
+                    return tasks[0]
+
         await queue.add([task("t")])
         held = await claim_one(queue)
-        waits = [asyncio.create_task(each.wait(["default"], LONG)) for each in (queue, second)]
-        await asyncio.sleep(0.1)
-        assert not any(waiting.done() for waiting in waits)
-        assert await queue.extend([held.claim], 0.0) == [True]
-        await asyncio.wait_for(asyncio.gather(*waits), SOON)
-        again = (await until(lambda: claim(queue), "the lease is over"))[0]
-        assert (again.token, again.lost) == (2, 1)
-        assert await queue.extend([held.claim], 0.0) == [False]
-        assert await claim(queue) == []
+        for waiting in (queue, second):
+            taking = asyncio.create_task(taken(waiting))
+            await asyncio.sleep(0.1)
+            assert not taking.done()
+            assert await queue.extend([held.claim], 0.0) == [True]
+            again = await asyncio.wait_for(taking, SOON)
+            assert (again.token, again.lost) == (held.token + 1, held.lost + 1)
+            assert await queue.extend([held.claim], 0.0) == [False]
+            held = again
 
     async def test_a_late_worker_may_still_finish_while_nobody_else_has_claimed(
         self, queue: TaskQueue
