@@ -10,13 +10,14 @@ asked or told), and it reaches only those who waited by then. For the others the
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from itertools import islice
 
-from omniq_nb.errors import UnknownTask
+from omniq_nb.errors import StoreError, UnknownTask
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import State, Task
 from omniq_nb.storage.base import Stores
@@ -33,6 +34,11 @@ AT_ONCE = 2000
 
 NEWS = 0.25
 """If this share of them has ended, there is more news to be had: it is asked again at once."""
+
+TROUBLE = 5.0
+"""Seconds until the next question when the queue could not be asked."""
+
+log = logging.getLogger("omniq_nb.outcomes")
 
 
 def result_of(task: Task) -> Result:
@@ -103,8 +109,10 @@ class Outcomes:
         self._came = 0
         self._turn = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._poller: asyncio.Task[None] | None = None
-        self._poll_soon = asyncio.Event()
+        self._pause = POLL_FIRST
+        self._again = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         """Start to ask on the running loop, whenever somebody waits."""
@@ -112,9 +120,11 @@ class Outcomes:
 
     async def close(self) -> None:
         """Stop asking. Who still waits is told that the client is closed."""
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.wait([self._poller])
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
         with self._lock:
             waiting = {id(w): w for group in self._waiting.values() for w in group}
             self._waiting.clear()
@@ -137,8 +147,9 @@ class Outcomes:
                 self._waiting.setdefault(task_id, []).append(waiting)
         ids, since = list(waiting.open), self.now()
         await self._tell(ids, await self._look(ids), since)
-        if not waiting.done.done() and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._keep_asking)
+        if not waiting.done.done():
+            # Not at once: it was asked just now, and most tasks of this process end sooner.
+            self._keep_asking(POLL_FIRST)
         return waiting
 
     def forget(self, waiting: Waiting) -> None:
@@ -172,8 +183,8 @@ class Outcomes:
                 for waiting in self._waited_by(since, result.task_id):
                     waiting.settle(result)
             later = any(result.task_id in self._waiting for result in results)
-        if later and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._keep_asking)
+        if later:
+            self._keep_asking(0.0)
 
     def _waited_by(self, since: int, task_id: str) -> list[Waiting]:
         """Take out those who waited for a task by then; those who came later stay."""
@@ -183,28 +194,50 @@ class Outcomes:
             self._waiting[task_id] = later
         return [waiting for waiting in group if waiting.number <= since]
 
-    def _keep_asking(self) -> None:
-        if self._poller is None or self._poller.done():
-            self._poller = asyncio.ensure_future(self._poll())
-        else:
-            self._poll_soon.set()
+    def _keep_asking(self, within: float) -> None:
+        """Let the queue be asked within so many seconds. From any thread."""
+        timer, loop = self._timer, self._loop
+        if loop is not None and (timer is None or timer.when() > loop.time() + within):
+            loop.call_soon_threadsafe(self._ask_within, within)
 
-    async def _poll(self) -> None:
-        pause = POLL_FIRST
-        while self._waiting:
-            ids, since = self._some(), self.now()
-            started = time.monotonic()
-            tasks = await self._look(ids)
-            took = time.monotonic() - started
-            if await self._tell(ids, tasks, since) >= NEWS * len(ids):
-                continue
-            pause = max(min(pause * 1.5, POLL_LAST), took / POLL_SHARE)
-            self._poll_soon.clear()
-            try:
-                await asyncio.wait_for(self._poll_soon.wait(), pause)
-            except TimeoutError:
-                continue
-            pause = POLL_FIRST
+    def _ask_within(self, pause: float) -> None:
+        self._pause = pause
+        if self._asking is None:
+            self._ask_later()
+        elif not pause:
+            self._again = True  # the answer on its way may be too old
+
+    def _ask_later(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._pause, self._start_asking)
+
+    def _start_asking(self) -> None:
+        self._timer = None
+        if self._waiting:
+            self._asking = asyncio.ensure_future(self._ask())
+
+    async def _ask(self) -> None:
+        """Ask until there is no more news, and again after a pause."""
+        try:
+            while self._waiting:
+                self._again = False
+                ids, since = self._some(), self.now()
+                started = time.monotonic()
+                tasks = await self._look(ids)
+                took = time.monotonic() - started
+                news = await self._tell(ids, tasks, since)
+                if news < NEWS * len(ids) and not self._again:
+                    pause = min(max(self._pause, POLL_FIRST) * 1.5, POLL_LAST)
+                    self._pause = max(pause, took / POLL_SHARE)
+                    break
+        except StoreError as error:
+            self._pause = TROUBLE
+            log.warning("it is asked again in %g s how tasks stand: %s", TROUBLE, error)
+        finally:
+            self._asking = None
+        if self._waiting:
+            self._ask_later()
 
     def _some(self) -> list[str]:
         """Choose whom to ask about: those who have waited longest, and all others in turn."""

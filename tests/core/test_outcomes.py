@@ -6,6 +6,7 @@ import pytest
 
 from omniq_nb import AsyncOmniQ
 from omniq_nb.core import outcomes
+from omniq_nb.errors import StoreUnavailable
 from omniq_nb.models.result import Result
 from omniq_nb.models.task import Claim, Settle, State, Task
 
@@ -130,3 +131,36 @@ async def test_who_hears_of_an_end_before_the_worker_does_finds_its_events(oq, m
         await asyncio.sleep(0.01)
     history = await oq.sql("select type from events where task_id = ?", [handle.id])
     assert {"started", "succeeded"} <= set(history["type"])
+
+
+async def test_a_queue_that_cannot_be_asked_for_a_while_is_asked_again(oq, monkeypatch):
+    monkeypatch.setattr(outcomes, "TROUBLE", 0.01)
+    queue = oq._engine.stores.task_queue
+    get, answers = queue.get, iter([None, StoreUnavailable("away"), StoreUnavailable("away")])
+
+    async def away(ids):
+        if error := next(answers, None):
+            raise error
+        return await get(ids)
+
+    await queue.add([Task(id="t", name="f")])
+    monkeypatch.setattr(queue, "get", away)
+    waiting = await oq._engine.outcomes.wait(["t"])
+    result = await settle(oq, State.SUCCEEDED)
+    assert (await asyncio.wait_for(asyncio.wrap_future(waiting.done), 30))["t"] == result
+    assert list(answers) == []
+
+
+async def test_who_comes_to_wait_asks_once(oq, monkeypatch):
+    monkeypatch.setattr(outcomes, "POLL_FIRST", 3600.0)
+    queue = oq._engine.stores.task_queue
+    get, asked = queue.get, []
+
+    async def counted(ids):
+        asked.append(ids)
+        return await get(ids)
+
+    monkeypatch.setattr(queue, "get", counted)
+    await oq.workers.start(1)
+    assert await (await oq.submit(abs, -1)).result() == 1
+    assert len(asked) == 1

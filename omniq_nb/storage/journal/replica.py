@@ -602,8 +602,11 @@ def _store_errors() -> Iterator[None]:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Put off Ctrl-C for the moment in which state is changed: memory has no second copy."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+    if not callable(handler):
         yield
         return
     late: list[tuple[int, Any]] = []
