@@ -52,4 +52,4 @@ class Orphans:
             ended = sum(await self._queue.extend(claims, 0.0))
             self._done.add(info.id)
             if ended:
-                log.warning("worker %s died: the %d tasks that it held are due", info.id, ended)
+                log.warning("worker %s died, its tasks are due again: %d", info.id, ended)
