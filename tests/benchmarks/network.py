@@ -181,7 +181,9 @@ Idle latency is from the submission to the start of the task, worker and produce
 
 NAMES = {"postgres": "PostgreSQL", "redis": "Redis", "nats": "NATS"}
 
-NOTES = {"redis": " Server and Python have a core each."}
+NOTES = {
+    "redis": " Server and Python have a core each. Idle latency takes three turns in each round."
+}
 
 
 def section(word: str, figures: dict[str, Figures], load: float) -> str:

@@ -22,7 +22,7 @@ from tests.waiting import until
 LEASE = 3600.0
 
 KERNEL = """
-import sys, time
+import time
 from omniq_nb import OmniQ
 from omniq_nb.core import worker
 from tests.core import work

@@ -602,10 +602,8 @@ def _store_errors() -> Iterator[None]:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Put off Ctrl-C for the moment in which state is changed: memory has no second copy."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGINT)
+    may_come = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if may_come else None
     if not callable(handler):
         yield
         return

@@ -149,14 +149,12 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
 
     async def held_by(self, worker: str) -> list[Claim]:
         """Look at all tasks, in steps; see `TaskQueue`."""
-        claims: set[Claim] = set()
-        cursor = b"0"
-        while True:
-            request = (cursor.decode(), STEP, worker)
-            cursor, flat = await self._database.run(scripts.HELD_BY, request)
-            claims.update(Claim(id.decode(), token) for id, token in steps(flat, 2))
-            if cursor == b"0":
-                return list(claims)
+        claims = {
+            Claim(id.decode(), token)
+            async for flat in self._walk(scripts.HELD_BY, worker)
+            for id, token in steps(flat, 2)
+        }
+        return list(claims)  # a walk may pass by a task twice
 
     def commits_with(self, results: ResultStore) -> bool:
         """Whether they share the server; see `TaskQueue`."""
@@ -260,35 +258,31 @@ class RedisTaskQueue(SharedStore[RedisDatabase], TaskQueue):
         def tasks_of(pieces: list[bytes]) -> list[Task]:
             return [task_of(*piece) for piece in steps(pieces, 2)]
 
-        return await scan(self._pieces(), tasks_of, TASKS, "id", query)
+        return await scan(self._walk(scripts.SCAN_TASKS), tasks_of, TASKS, "id", query)
 
-    async def _pieces(self) -> AsyncIterator[list[bytes]]:
+    async def _walk(self, script: scripts.Script, *words: object) -> AsyncIterator[Any]:
+        """Run a script over all tasks, and give what it tells at each step."""
         cursor = b"0"
         while True:
-            cursor, pieces = await self._database.run(scripts.SCAN_TASKS, (cursor.decode(), STEP))
-            yield pieces
+            request = (cursor.decode(), STEP, *words)
+            cursor, told = await self._database.run(script, request)
+            yield told
             if cursor == b"0":
                 return
 
     async def purge(self, before: float) -> int:
         """Forget, in steps; see `TaskQueue`."""
         await self._database.run(scripts.WORKERS, (False, before))
-        purged: int = 0
-        cursor = b"0"
-        while True:
-            request = (cursor.decode(), STEP, before)
-            cursor, number = await self._database.run(scripts.PURGE_TASKS, request)
-            purged += number
-            if cursor == b"0":
-                await self._purge_bundles()
-                return purged
+        purged: int = sum([number async for number in self._walk(scripts.PURGE_TASKS, before)])
+        await self._purge_bundles()
+        return purged
 
     async def _purge_bundles(self) -> None:
         database, horizon = self._database, time.time() - BUNDLE_KEPT
         noted = database.key("bundles")
         old = set(await database.command("ZRANGE", noted, "-inf", f"({horizon!r}", "BYSCORE"))
         if old:
-            async for pieces in self._pieces():
+            async for pieces in self._walk(scripts.SCAN_TASKS):
                 for standing, head in steps(pieces, 2):
                     old.difference_update(name.encode() for name in task_of(standing, head).bundles)
         for name in old:

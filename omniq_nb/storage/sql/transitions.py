@@ -83,9 +83,10 @@ HELD = f"""
     FROM claims JOIN omniq_calls c ON c.id = claims.id JOIN omniq_tasks t ON t.seq = c.seq
     WHERE {RUNNING.format("t.state")} AND t.token = claims.token {{lock}}
 """
+# The index of live tasks spares it those that are over.
 HELD_BY = f"""
     SELECT c.id, t.token FROM omniq_tasks t JOIN omniq_calls c ON c.seq = t.seq
-    WHERE t.{LIVE} AND t.worker = ? AND {RUNNING.format("t.state")}
+    WHERE t.{LIVE} AND t.state = 'running' AND t.worker = ?
 """
 EXTEND = "UPDATE omniq_tasks SET available_at = ? WHERE seq IN (VALUES {rows})"
 END = """
